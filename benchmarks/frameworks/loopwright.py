@@ -1,0 +1,71 @@
+"""loopwright: `default` is the plain Trainer, bar and history on; `lean` has no callbacks.
+
+`loader` is `default` over a DataLoader that the user made.
+"""
+
+from typing import Any
+
+from clock import Clock
+from loopwright.events import TrainerCallback
+from loopwright.trainer import DEFAULT_CALLBACKS, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from workloads import Work
+
+VARIANTS = ("default", "lean", "loader")
+
+
+class Laps(TrainerCallback):
+    """Ends the clock's lap with each epoch; evaluation has run by then."""
+
+    def __init__(self, clock: Clock, metric: str) -> None:
+        self.clock, self.metric = clock, metric
+
+    def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: object) -> None:
+        """Reads the history's newest value."""
+        self.clock.lap(trainer.run_history.get_latest_metric(self.metric))
+
+
+def make_trainer(work: Work, variant: str, *callbacks: TrainerCallback) -> Trainer:
+    """Returns the trainer of a variant."""
+    model = work.model()
+    defaults = () if variant == "lean" else DEFAULT_CALLBACKS
+    arguments = (model, nn.CrossEntropyLoss(), work.optimizer(model), (*defaults, *callbacks))
+    if variant != "loader":
+        return Trainer(*arguments)
+
+    class LoaderTrainer(Trainer):
+        """A trainer over the user's own loaders."""
+
+        def create_train_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+            return work.train_loader()
+
+        def create_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+            return work.eval_loader()
+
+    return LoaderTrainer(*arguments)
+
+
+def train(work: Work, clock: Clock, variant: str, *, evaluated: bool = False) -> None:
+    """Trains all epochs; with `evaluated`, evaluates after each."""
+    laps = Laps(clock, "eval_loss_epoch" if evaluated else "train_loss_epoch")
+    make_trainer(work, variant, laps).train(
+        TensorDataset(work.x, work.y),
+        num_epochs=work.epochs,
+        eval_dataset=TensorDataset(work.eval_x, work.eval_y) if evaluated else None,
+        per_device_batch_size=work.batch_size,
+    )
+
+
+def evaluate(work: Work, clock: Clock, variant: str) -> None:
+    """Trains and evaluates in every epoch."""
+    train(work, clock, variant, evaluated=True)
+
+
+def predict(work: Work, clock: Clock, variant: str) -> Tensor:
+    """Returns the outputs for all samples, in order."""
+    trainer = make_trainer(work, variant)
+    for _ in range(work.epochs):
+        outputs = trainer.predict(TensorDataset(work.x), work.batch_size)
+        clock.lap()
+    return outputs

@@ -1,0 +1,63 @@
+"""loopwright trains PyTorch models: one loop, exact and fast, whose every step can be overridden.
+
+Names are resolved when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopwright.errors import LoopwrightError as LoopwrightError
+    from loopwright.events import StopTrainingError as StopTrainingError
+    from loopwright.events import TrainerCallback as TrainerCallback
+    from loopwright.history import InMemoryRunHistory as InMemoryRunHistory
+    from loopwright.history import RunHistory as RunHistory
+    from loopwright.notebook import notebook_launcher as notebook_launcher
+    from loopwright.run_config import TrainerRunConfig as TrainerRunConfig
+    from loopwright.seed import set_seed as set_seed
+    from loopwright.trainer import Trainer as Trainer
+    from loopwright.trainer import TrainerPlaceholderValues as TrainerPlaceholderValues
+    from loopwright.trainer import TrainerWithTimmScheduler as TrainerWithTimmScheduler
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "InMemoryRunHistory": "history",
+    "LoopwrightError": "errors",
+    "RunHistory": "history",
+    "StopTrainingError": "events",
+    "Trainer": "trainer",
+    "TrainerCallback": "events",
+    "TrainerPlaceholderValues": "trainer",
+    "TrainerRunConfig": "run_config",
+    "TrainerWithTimmScheduler": "trainer",
+    "notebook_launcher": "notebook",
+    "set_seed": "seed",
+}
+
+__all__ = [
+    "InMemoryRunHistory",
+    "LoopwrightError",
+    "RunHistory",
+    "StopTrainingError",
+    "Trainer",
+    "TrainerCallback",
+    "TrainerPlaceholderValues",
+    "TrainerRunConfig",
+    "TrainerWithTimmScheduler",
+    "__version__",
+    "notebook_launcher",
+    "set_seed",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,86 @@
+"""Gradient accumulation that equals the one big batch, whatever the sizes of its parts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+Count = int | torch.Tensor
+
+
+@dataclass
+class _Share:
+    expected: Count
+    """Items that the update will hold if its micro-batches are as large as the first."""
+    seen: Count = 0
+
+
+class Accumulation:
+    """Knows where an update begins and ends, and what each of its micro-batches weighs.
+
+    A micro-batch weighs its share of the items in the update. That total is known only at the
+    end, so losses are weighed by what the first micro-batch promises, and the gradients are
+    corrected by one factor when the promise was not kept (a ragged tail, counts of tokens). With
+    n equal micro-batches a loss is divided by n, exactly as in a loop written by hand.
+
+    Args:
+        num_micro_batches: Micro-batches in an update.
+        epoch_length: Micro-batches in the epoch, None when unknown; the last update takes what
+            is left.
+    """
+
+    def __init__(self, num_micro_batches: int, epoch_length: int | None) -> None:
+        self.size = self._full_size = num_micro_batches
+        self.completes_update = num_micro_batches == 1
+        """Whether the micro-batch in work is the last of its update."""
+        self._epoch_length = epoch_length
+        self._position = 0
+        self._shares: dict[str | None, _Share] = {}
+
+    def begin(self, micro_batch: int) -> None:
+        """Take up the micro-batch with this index in the epoch."""
+        if self._full_size == 1:
+            return
+        if self._position == 0:
+            left = (
+                self._full_size if self._epoch_length is None else self._epoch_length - micro_batch
+            )
+            self.size = min(self._full_size, left) if left > 0 else self._full_size
+        self.completes_update = self._position + 1 == self.size
+
+    def end(self) -> None:
+        """Leave the micro-batch."""
+        self._position = 0 if self.completes_update else self._position + 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether micro-batches wait for the rest of their update."""
+        return self._position > 0
+
+    def close(self) -> list[str | None]:
+        """End an update for which no more data comes; return the optimizers that take part."""
+        self._position = 0
+        return list(self._shares)
+
+    def weigh(self, loss: torch.Tensor, count: Count, name: str | None) -> torch.Tensor:
+        """Return the loss to run backward from, given how many items it is a mean over."""
+        if self.size == 1:
+            return loss
+        share = self._shares.get(name)
+        if isinstance(count, int) and count == 0:
+            return loss * 0.0
+        if share is None:
+            share = self._shares[name] = _Share(expected=count * self.size)
+        share.seen = share.seen + count
+        return loss / (share.expected / count)
+
+    def correct(self, parameters: Iterable[torch.Tensor], name: str | None) -> None:
+        """Scale the accumulated gradients to the items that were really seen, in place."""
+        share = self._shares.pop(name, None)
+        if share is None:
+            return
+        if isinstance(share.seen, int) and share.seen == share.expected:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, share.expected / share.seen)

@@ -1,0 +1,223 @@
+"""The five callbacks that a trainer has unless told otherwise."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loopwright.device import LaggedValue
+from loopwright.events import StopTrainingError, TrainerCallback
+from loopwright.progress_bar import ProgressBar
+
+if TYPE_CHECKING:
+    from loopwright.trainer import Trainer
+
+
+class MoveModulesToDeviceCallback(TrainerCallback):
+    """Moves modules that are attributes of the trainer (metrics, losses) to its device.
+
+    The model itself is moved by the trainer.
+    """
+
+    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._move(trainer)
+
+    def on_evaluation_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._move(trainer)
+
+    def _move(self, trainer: Trainer) -> None:
+        for name, value in vars(trainer).items():
+            if name != "model" and isinstance(value, torch.nn.Module):
+                value.to(trainer.device)
+
+
+class NonFiniteLossError(StopTrainingError):
+    """Ends a run whose loss is NaN or infinite."""
+
+
+class TerminateOnNaNCallback(TrainerCallback):
+    """Ends the run when a loss of training or evaluation is NaN or infinite.
+
+    On a CPU the loss is seen before its gradients exist, so no weight has changed because of it.
+    On an accelerator nothing is read per step: the running sum of losses, in which such a loss
+    stays visible, is read twice a second without stalling, and at the end of the epoch.
+    """
+
+    seconds_between_reads = 0.5
+
+    def __init__(self) -> None:
+        self.triggered = False
+        self._running_sum = LaggedValue()
+        self._next_read = 0.0
+
+    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self.triggered = False
+
+    def on_train_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._running_sum = LaggedValue()
+
+    def on_eval_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._running_sum = LaggedValue()
+
+    def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._check(trainer)
+
+    def on_eval_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._check_sums(trainer)
+
+    def on_eval_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._check_sums(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        for tracker in trainer.loss_trackers:
+            loss = tracker.loss_value
+            if isinstance(loss, torch.Tensor):
+                self._check_later(trainer)
+            elif not math.isfinite(loss):
+                self._stop(trainer, loss)
+
+    def _check_later(self, trainer: Trainer) -> None:
+        if time.perf_counter() < self._next_read:
+            return
+        self._next_read = time.perf_counter() + self.seconds_between_reads
+        sums = [torch.as_tensor(tracker.total_loss) for tracker in trainer.loss_trackers]
+        total = self._running_sum.read(torch.stack([value.to(sums[-1]) for value in sums]).sum())
+        if total is not None and not math.isfinite(total):
+            self._stop(trainer, total)
+
+    def _check_sums(self, trainer: Trainer) -> None:
+        for tracker in trainer.loss_trackers:
+            if not math.isfinite(tracker.average):
+                self._stop(trainer, tracker.average)
+
+    def _stop(self, trainer: Trainer, loss: float) -> None:
+        self.triggered = True
+        where = trainer.progress
+        raise NonFiniteLossError(
+            f"Stopping: the loss became {loss} in {where.phase}, epoch {where.epoch}, "
+            f"after step {where.step}."
+        )
+
+
+class PrintProgressCallback(TrainerCallback):
+    """Prints a line at the start and the end of a run and at the start of each epoch."""
+
+    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        trainer.print("Starting training run")
+
+    def on_train_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        trainer.print(f"\nStarting epoch {trainer.run_history.current_epoch}")
+
+    def on_eval_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        trainer.print("Starting eval epoch")
+
+    def on_training_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        trainer.print("Finishing training run")
+
+    def on_evaluation_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        trainer.print("Starting evaluation run")
+
+    def on_evaluation_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        trainer.print("Finishing evaluation run")
+
+
+class ProgressBarCallback(TrainerCallback):
+    """Shows a bar with the mean loss so far, redrawn on a clock and never per step."""
+
+    def __init__(self) -> None:
+        self._bars: list[ProgressBar] = []
+        self._loss = LaggedValue()
+
+    def on_train_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._open("train", trainer.num_train_batches)
+
+    def on_eval_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._open("eval", trainer.num_eval_batches)
+
+    def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._count(trainer)
+
+    def on_eval_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._count(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._close()
+
+    def on_eval_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._close()
+
+    def on_stop_training_error(self, trainer: Trainer, **kwargs: Any) -> None:
+        while self._bars:
+            self._close()
+
+    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._bars.clear()  # left open by a run that was interrupted
+
+    def on_evaluation_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._bars.clear()
+
+    def _open(self, title: str, total: int | None) -> None:
+        self._bars.append(ProgressBar(title, total))
+        self._loss = LaggedValue()
+
+    def _count(self, trainer: Trainer) -> None:
+        bar = self._bars[-1]
+        bar.count += 1
+        if bar.is_due:
+            bar.note = self._note(trainer)
+            bar.draw()
+
+    def _note(self, trainer: Trainer) -> str:
+        tracker = trainer.loss_trackers[0]
+        if not isinstance(tracker.total_loss, torch.Tensor):
+            return f"loss {tracker.average:.4g}"
+        mean = self._loss.read(tracker.total_loss / tracker.running_count)
+        return "" if mean is None else f"loss {mean:.4g}"
+
+    def _close(self) -> None:
+        self._bars.pop().close()
+
+
+class LogMetricsCallback(TrainerCallback):
+    """Prints the latest metrics: those named with "train" after training, the others after eval.
+
+    Override `log_metrics` to send them elsewhere.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        names = trainer.run_history.get_metric_names()
+        self._log_latest(trainer, (name for name in names if "train" in name))
+
+    def on_eval_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        names = trainer.run_history.get_metric_names()
+        self._log_latest(trainer, (name for name in names if "train" not in name))
+
+    def _log_latest(self, trainer: Trainer, names: Iterable[str]) -> None:
+        latest = trainer.run_history.get_latest_metric
+        self.log_metrics(trainer, {name: latest(name) for name in sorted(names)})
+
+    def log_metrics(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
+        """Print each metric on a line of its own."""
+        for name, value in metrics.items():
+            shown = f"{value:.6g}" if isinstance(value, float) else value
+            trainer.print(f"{name}: {shown}")
+
+
+PrintMetricsCallback = LogMetricsCallback
+"""The older documented name of `LogMetricsCallback` (P-26)."""
+
+DEFAULT_CALLBACKS = (
+    MoveModulesToDeviceCallback,
+    TerminateOnNaNCallback,
+    PrintProgressCallback,
+    ProgressBarCallback,
+    LogMetricsCallback,
+)
+"""What a `Trainer` uses when no callbacks are given (P-40)."""

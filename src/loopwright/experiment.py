@@ -1,0 +1,363 @@
+"""A declared run: which data, which model, how to train it, said in values rather than in code."""
+
+import secrets
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from loopwright.callbacks import MetricsCallback
+from loopwright.components.optimizers import build_optimizer
+from loopwright.components.schedules import build_schedule
+from loopwright.config_file import ConfigSource, apply_overrides, read_config_file
+from loopwright.datasets import ClassLabel
+from loopwright.datasets.splits import split_indices
+from loopwright.default_callbacks import MoveModulesToDeviceCallback, TerminateOnNaNCallback
+from loopwright.environment import describe_environment
+from loopwright.errors import ConfigurationError, LoopwrightError
+from loopwright.events import TrainerCallback
+from loopwright.experiment_config import ExperimentSpec, raise_problems, schema_problems
+from loopwright.experiment_parts import Parts, first_line, make_parts, part_problems
+from loopwright.placeholders import replace_trainer_placeholder_values
+from loopwright.problems import Problem
+from loopwright.run_folder import RunFolder, new_run_path, read_run
+from loopwright.seed import preserved_random_states, set_seed
+from loopwright.trainer import Trainer
+
+__all__ = ["DivergedError", "Experiment"]
+
+_RUNS_FOLDER = "runs"
+
+
+class DivergedError(LoopwrightError, ArithmeticError):
+    """Tells that a run ended because its loss became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Holds the rows of each part as tensors, ready for the model."""
+
+    parts: Mapping[str, tuple[Tensor, Tensor]]
+
+    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
+        return self.parts[name]
+
+    def get(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Returns a part, or None where it was not declared."""
+        return self.parts.get(name)
+
+
+class Experiment:
+    """Trains a model that is declared in plain values, and tests it.
+
+    All values are checked here, and every mistake is told at once.
+
+    Args:
+        model: what stands below `model` in a configuration file.
+        dataset: what stands below `dataset`.
+        tracking: what stands below `tracking`.
+        run: what stands below `run`.
+
+    Raises:
+        ProblemsError: a key, name, type or range is wrong; a `ValueError`.
+    """
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        dataset: Mapping[str, Any],
+        tracking: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+    ) -> None:
+        values = {"dataset": dataset, "model": model, "tracking": tracking, "run": run}
+        given = {key: value for key, value in values.items() if value is not None}
+        self._take(ConfigSource(given))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Experiment":
+        """Returns the experiment with these values, keyed as in a configuration file."""
+        return cls.from_source(ConfigSource(dict(values)))
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> "Experiment":
+        """Returns the experiment that a YAML file declares.
+
+        Args:
+            path: the file; its stem names the run unless `run.name` does.
+            overrides: values to set before checking, such as `model.training.epochs=3`.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or holds mistakes.
+        """
+        source = read_config_file(path)
+        apply_overrides(source, overrides)
+        return cls.from_source(source)
+
+    @classmethod
+    def from_source(cls, source: ConfigSource) -> "Experiment":
+        """Returns the experiment with values that know where they were written."""
+        experiment = cls.__new__(cls)
+        experiment._take(source)
+        return experiment
+
+    def _take(self, source: ConfigSource) -> None:
+        spec, problems = schema_problems(source)
+        problems += part_problems(source.values)
+        raise_problems(problems, source)
+        assert spec is not None
+        self._source = source
+        self.spec: ExperimentSpec = _settle(spec)
+        self.run_folder: Path | None = None
+        """The folder of the last training."""
+
+    @property
+    def name(self) -> str:
+        """Names the run: as declared, else after its file, else after its data set."""
+        if self.spec.run.name:
+            return self.spec.run.name
+        stem = Path(self._source.name).stem if self._source.name.endswith((".yaml", ".yml")) else ""
+        text = stem or self.spec.dataset.dataset.type.rpartition(":")[2]
+        return "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "run"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all values with defaults and seed filled in; `from_dict` takes them back."""
+        values: dict[str, Any] = self.spec.model_dump(mode="json", exclude_none=True)
+        return values
+
+    def train(self, callbacks: Iterable[TrainerCallback] = ()) -> dict[str, Any]:
+        """Trains the model, tests it, and leaves a run folder with all that was found.
+
+        The random generators of the caller are left as they were.
+
+        Args:
+            callbacks: run beside those that are declared.
+
+        Returns:
+            `metrics` (the latest of each, those of the test part with the prefix `test_`),
+            `elapsed` (start, end and duration of each stage), `hardware_info`, the figures of
+            results.json, and the `run_folder`.
+
+        Raises:
+            ConfigurationError: parts do not fit together; nothing has been trained or written.
+            RunFolderError: the run folder cannot be written or is taken.
+            DivergedError: the loss became infinite or NaN.
+        """
+        clock = _StageClock()
+        with preserved_random_states(), clock.stage("total"):
+            set_seed(_seed_of(self.spec))
+            parts, problems = make_parts(self.spec)
+            raise_problems(problems, self._source)
+            data = self._prepare_data(parts, clock)
+            raise_problems(self._fit_problems(parts, data), self._source)
+            folder = self._open_folder()
+            trainer = self._make_trainer(parts, folder, callbacks)
+            with clock.stage("fit_model"):
+                self._fit(trainer, data)
+            with clock.stage("evaluate_model"):
+                tested = self._test(trainer, data)
+            folder.add_metrics(tested)
+        return self._collect(folder, clock)
+
+    def _prepare_data(self, parts: Parts, clock: "_StageClock") -> _Data:
+        spec = self.spec.dataset
+        with clock.stage("download_and_prepare_data"):
+            parts.source.download_and_prepare()
+        with clock.stage("load_data"):
+            features, labels = parts.source.tensors()
+            if spec.one_hot and isinstance(parts.labels, ClassLabel):
+                labels = functional.one_hot(labels, parts.labels.num_classes).to(features.dtype)
+            seed = spec.seed if spec.seed is not None else _seed_of(self.spec)
+            rows = self._split(len(features), seed)
+            split = {name: (features[index], labels[index]) for name, index in rows.items()}
+        for step in parts.preprocessors:
+            with clock.stage("fit_preprocessors"):
+                step.fit(*split["train"])
+            with clock.stage("transform_data"):
+                split = {name: (step.transform(x), y) for name, (x, y) in split.items()}
+        return _Data(split)
+
+    def _split(self, num_rows: int, seed: int) -> dict[str, Tensor]:
+        spec = self.spec.dataset
+        try:
+            return split_indices(num_rows, spec.samples.complete(), shuffle=spec.shuffle, seed=seed)
+        except ConfigurationError as error:
+            problem = Problem(path=("dataset", "samples"), message=first_line(error))
+            raise_problems([problem], self._source)
+            raise
+
+    def _fit_problems(self, parts: Parts, data: _Data) -> list[Problem]:
+        """Sends one small batch through model and loss, and makes the schedule once on trial."""
+        problems = []
+        if error := _try_batch(parts.model, parts.loss, data["train"]):
+            message = f"a batch of the data does not go through model and loss: {error}"
+            problems.append(Problem(path=("model",), message=message))
+        training = self.spec.model.training
+        if training.schedule and (error := self._try_schedule(len(data["train"][0]))):
+            problems.append(Problem(path=("model", "training", "schedule"), message=error))
+        return problems
+
+    def _try_schedule(self, num_samples: int) -> str | None:
+        training = self.spec.model.training
+        assert training.schedule is not None
+        batches = -(-num_samples // training.batch_size)
+        steps = -(-batches // training.gradient_accumulation_steps)
+        config = SimpleNamespace(
+            num_epochs=training.epochs,
+            num_update_steps_per_epoch=steps,
+            num_local_update_steps_per_epoch=steps,
+        )
+        run = SimpleNamespace(
+            run_config=config,
+            _train_dataloader=range(batches),
+            _eval_dataloader=range(1),
+        )
+        optimizer = build_optimizer(
+            training.optimizer.type,
+            training.optimizer.arguments,
+            [nn.Parameter(torch.zeros(1, 1))],
+        )
+        create = build_schedule(training.schedule.type, training.schedule.arguments)
+        try:
+            replace_trainer_placeholder_values(run, create)(optimizer)
+        except (ValueError, TypeError, KeyError) as error:
+            return first_line(error)
+        return None
+
+    def _open_folder(self) -> RunFolder:
+        given = self.spec.run.folder
+        folder = RunFolder(given if given else new_run_path(_RUNS_FOLDER, self.name))
+        values = self.to_dict()
+        values["run"].pop("folder", None)  # another run of this file wants a folder of its own
+        folder.write_config(values)
+        self.run_folder = folder.path
+        return folder
+
+    def _make_trainer(
+        self, parts: Parts, folder: RunFolder, callbacks: Iterable[TrainerCallback]
+    ) -> Trainer:
+        run = self.spec.run
+        watch: list[TrainerCallback] = [MoveModulesToDeviceCallback(), TerminateOnNaNCallback()]
+        if parts.metrics:
+            watch.append(MetricsCallback(parts.metrics, train_metrics=parts.train_metrics))
+        return Trainer(
+            parts.model,
+            parts.loss,
+            parts.optimizer,
+            callbacks=[*watch, *parts.callbacks, *callbacks],
+            device=run.device,
+            precision=run.precision,
+            seed=_seed_of(self.spec),
+            run_dir=folder.path,
+        )
+
+    def _fit(self, trainer: Trainer, data: _Data) -> None:
+        training = self.spec.model.training
+        schedule = training.schedule
+        trainer.train(
+            data["train"],
+            training.epochs,
+            eval_dataset=data.get("validation"),
+            per_device_batch_size=training.batch_size,
+            max_num_train_steps=training.max_steps,
+            gradient_accumulation_steps=training.gradient_accumulation_steps,
+            gradient_clip_value=training.gradient_clip_value,
+            gradient_clip_norm=training.gradient_clip_norm,
+            create_scheduler_fn=build_schedule(schedule.type, schedule.arguments)
+            if schedule
+            else None,
+        )
+        _raise_if_not_finite(trainer)
+
+    def _test(self, trainer: Trainer, data: _Data) -> dict[str, float]:
+        """Returns the figures of the test part, by names that begin with `test_`."""
+        trainer.evaluate(data["test"], per_device_batch_size=self.spec.model.training.batch_size)
+        _raise_if_not_finite(trainer)
+        history = trainer.run_history
+        return {
+            _test_name(name): float(history.get_latest_metric(name))
+            for name in sorted(history.get_metric_names())
+        }
+
+    def _collect(self, folder: RunFolder, clock: "_StageClock") -> dict[str, Any]:
+        environment = describe_environment()
+        results = dict(read_run(folder.path).results)
+        return results | {
+            "elapsed": clock.stages,
+            "hardware_info": {
+                "cpu": environment["cpu"],
+                "gpus": environment["devices"],
+                "platform": environment["platform"],
+            },
+            "run_folder": folder.path,
+        }
+
+
+class _StageClock:
+    """Notes when each stage of a run began and ended; one that runs in turns adds up."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start, began = time.time(), time.perf_counter()
+        try:
+            yield
+        finally:
+            entry = self.stages.setdefault(name, {"start": start, "end": start, "duration": 0.0})
+            entry["end"] = time.time()
+            entry["duration"] += time.perf_counter() - began
+
+
+def _settle(spec: ExperimentSpec) -> ExperimentSpec:
+    """Fills in what is drawn anew for each experiment: the seed and the run's id."""
+    seed = spec.run.seed if spec.run.seed is not None else secrets.randbits(32)
+    run_id = spec.tracking.run_id or uuid.uuid4().hex
+    return spec.model_copy(
+        update={
+            "run": spec.run.model_copy(update={"seed": seed}),
+            "tracking": spec.tracking.model_copy(update={"run_id": run_id}),
+        }
+    )
+
+
+def _seed_of(spec: ExperimentSpec) -> int:
+    assert spec.run.seed is not None, "_settle fills it in"
+    return spec.run.seed
+
+
+def _try_batch(model: nn.Module, loss: nn.Module, part: tuple[Tensor, Tensor]) -> str | None:
+    """Returns why two samples do not go through, or None; the model stays as it is."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad(), preserved_random_states():
+            loss(model(part[0][:2]), part[1][:2])
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return first_line(error)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return None
+
+
+def _raise_if_not_finite(trainer: Trainer) -> None:
+    for callback in trainer.callback_handler:
+        if isinstance(callback, TerminateOnNaNCallback) and callback.triggered:
+            raise DivergedError(
+                f"{trainer.stop_reason} Lower the learning rate, or clip gradients with "
+                "model.training.gradient_clip_norm."
+            )
+
+
+def _test_name(name: str) -> str:
+    stem = name.removeprefix("evaluation_").removeprefix("eval_").removesuffix("_epoch")
+    return f"test_{stem}"

@@ -1,0 +1,270 @@
+"""The declared run as frozen values: what the keys of a configuration are and may hold."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from loopwright.arguments import describe_error
+from loopwright.config_file import ConfigSource, find_unplain
+from loopwright.datasets.splits import complete_samples
+from loopwright.extras import require
+from loopwright.problems import Problem, ProblemsError
+
+require("pydantic", "cli")  # says how to install it, before the import below fails without a hint
+
+from pydantic import (  # noqa: E402
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+
+class Spec(BaseModel):
+    """Is a part of the configuration: frozen, and without room for unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _type_as_mapping(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class ComponentSpec(Spec):
+    """Names a registered part, or a path to one, and holds the arguments for it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(min_length=1)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Returns all keys but `type`."""
+        return dict(self.model_extra or {})
+
+
+Component = Annotated[ComponentSpec, BeforeValidator(_type_as_mapping)]
+"""A part: its name or path as `type`, and its arguments. A bare name stands for one without."""
+
+
+class SamplesSpec(Spec):
+    """Says how the rows are divided: fractions as floats, counts of rows as integers."""
+
+    train: int | float | None = Field(default=None, gt=0)
+    validation: int | float | None = Field(default=None, gt=0)
+    """Rows to evaluate on after each epoch; not part of the test."""
+    test: int | float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "SamplesSpec":
+        self.complete()
+        return self
+
+    def complete(self) -> dict[str, float]:
+        """Returns the parts with what was left out filled in."""
+        return complete_samples(train=self.train, test=self.test, validation=self.validation)
+
+
+class DatasetSpec(Spec):
+    """Says which data there are and what is done to them before training."""
+
+    dataset: Component
+    samples: SamplesSpec = SamplesSpec()
+    preprocessors: tuple[Component, ...] = ()
+    """Applied in this order, each fitted on the training part as those before it left it."""
+    data_augmentors: tuple[Component, ...] = ()
+    shuffle: bool = True
+    """Whether rows are shuffled before they are divided."""
+    one_hot: bool = False
+    """Whether labels become one row of zeros and a one."""
+    seed: int | None = Field(default=None, ge=0)
+    """Seed of that shuffle; the seed of the run where it is left out."""
+    chunk_size: int | None = Field(default=None, ge=1)
+
+
+class TrainingSpec(Spec):
+    """Says how the model is fitted."""
+
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    """Samples in a micro-batch."""
+    optimizer: Component = ComponentSpec(type="adam")
+    schedule: Component | None = None
+    """Learning rate over the run; steps once per update."""
+    loss: Component | None = None
+    """By default cross_entropy for classes and mean_squared_error for numbers."""
+    metrics: tuple[Component, ...] | None = None
+    """By default accuracy for classes and none for numbers."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Updates after which training ends even if epochs are left."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    gradient_clip_value: float | None = Field(default=None, gt=0)
+    gradient_clip_norm: float | None = Field(default=None, gt=0)
+
+
+class ModelSpec(Spec):
+    """Says which model is fitted, and how."""
+
+    model: Component
+    training: TrainingSpec = TrainingSpec()
+
+
+class TrackingSpec(Spec):
+    """Says where else the run is reported; the run folder always holds all of it."""
+
+    run_id: str | None = Field(default=None, min_length=1)
+    tags: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    log_params: bool = True
+    log_metrics: bool = True
+    log_training_params: bool = True
+    trackers: tuple[Component, ...] = ()
+
+
+class RunSpec(Spec):
+    """Says where and how the run happens."""
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    folder: str | None = Field(default=None, min_length=1)
+    """The run's own folder; runs/NAME-TIMESTAMP where it is left out."""
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Decides the weights at the start, the order of samples and dropout; drawn anew and noted
+    where it is left out."""
+    device: str | None = None
+    """Such as cpu, cuda or cuda:1; the accelerator of the machine where it is left out."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    step_mode: Literal["eager", "compile", "capture", "auto"] = "eager"
+    checkpoint: dict[str, Any] | None = None
+    callbacks: tuple[Component, ...] = ()
+
+
+class ExperimentSpec(Spec):
+    """Is a whole declared run."""
+
+    dataset: DatasetSpec
+    model: ModelSpec
+    tracking: TrackingSpec = TrackingSpec()
+    run: RunSpec = RunSpec()
+
+
+UNSUPPORTED = (
+    (("dataset", "data_augmentors"), "augmentors are not part of this version"),
+    (("dataset", "chunk_size"), "loading in chunks is not part of this version"),
+    (("tracking", "trackers"), "trackers are not part of this version; the run folder holds all"),
+    (("run", "checkpoint"), "checkpoints of declared runs are not part of this version"),
+)
+"""What is understood and refused, so that nobody believes that it happened."""
+
+
+def schema_problems(source: ConfigSource) -> tuple[ExperimentSpec | None, list[Problem]]:
+    """Checks keys, types and ranges; returns the spec, or None and every mistake found."""
+    problems = find_unplain(source.values)
+    if problems:
+        return None, problems
+    spec = None
+    try:
+        spec = ExperimentSpec.model_validate_json(json.dumps(source.values), strict=True)
+    except ValidationError as error:
+        problems = list(_describe(error, source.values))
+    problems += _unsupported_problems(source.values)
+    return spec, problems
+
+
+def raise_problems(problems: list[Problem], source: ConfigSource) -> None:
+    """Raises all mistakes at once, in the order of the file; does nothing without any.
+
+    Raises:
+        ProblemsError: there is at least one.
+    """
+    if not problems:
+        return
+    placed = [replace(p, source=p.source or source.place(p.path)) for p in problems]
+    placed.sort(key=lambda p: _line_number(p.source))
+    raise ProblemsError(placed, name=source.name)
+
+
+def component_paths(values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str | int, ...], Any]]:
+    """Gives the kind, path and raw value of every part named in a configuration, valid or not."""
+    for kind, path in _COMPONENTS:
+        yield kind, path, find_value(values, path)
+    for kind, path in _COMPONENT_LISTS:
+        items = find_value(values, path)
+        for index, item in enumerate(items if isinstance(items, list | tuple) else ()):
+            yield kind, (*path, index), item
+
+
+_COMPONENTS = (
+    ("data set", ("dataset", "dataset")),
+    ("model", ("model", "model")),
+    ("optimizer", ("model", "training", "optimizer")),
+    ("schedule", ("model", "training", "schedule")),
+    ("loss", ("model", "training", "loss")),
+)
+_COMPONENT_LISTS = (
+    ("preprocessor", ("dataset", "preprocessors")),
+    ("metric", ("model", "training", "metrics")),
+    ("callback", ("run", "callbacks")),
+)
+
+
+def find_value(values: Any, path: tuple[str | int, ...]) -> Any:
+    """Returns what stands at a path; None where nothing does."""
+    for part in path:
+        if isinstance(values, Mapping):
+            values = values.get(part)
+        elif isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            return None
+    return values
+
+
+def _unsupported_problems(values: Mapping[str, Any]) -> list[Problem]:
+    return [
+        Problem(path=path, message=f"{reason}; leave it out", value=value)
+        for path, reason in UNSUPPORTED
+        if (value := find_value(values, path)) not in (None, [], {}, ())
+    ]
+
+
+def _describe(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Gives one problem for each place; of a union, what each of its types expects."""
+    by_path: dict[tuple[str | int, ...], list[Problem]] = {}
+    for one in error.errors(include_url=False):
+        path = _path_in(values, one["loc"])
+        problem = describe_error({**one, "loc": path}, _known_keys(path))
+        by_path.setdefault(path, []).append(problem)
+    for problems in by_path.values():
+        messages = dict.fromkeys(p.message.removeprefix("expected ") for p in problems)
+        joined = " or ".join(messages)
+        if problems[0].message.startswith("expected "):
+            joined = f"expected {joined}"
+        yield replace(problems[0], message=joined)
+
+
+def _path_in(values: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Returns the part of a pydantic location that leads through the values, without type names."""
+    path: list[str | int] = []
+    for part in loc:
+        if not isinstance(values, Mapping | list | tuple):
+            break
+        path.append(part)
+        values = find_value(values, (part,))
+    return tuple(path)
+
+
+def _known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
+    """Returns the keys that may stand beside the last one of a path."""
+    spec: Any = ExperimentSpec
+    for part in path[:-1]:
+        spec = spec.model_fields[part].annotation if part in spec.model_fields else None
+        if not (isinstance(spec, type) and issubclass(spec, Spec)):
+            return ()
+    return tuple(spec.model_fields)
+
+
+def _line_number(place: str | None) -> int:
+    digits = (place or "").rpartition(" ")[2]
+    return int(digits) if digits.isdigit() else 0

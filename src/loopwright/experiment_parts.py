@@ -1,0 +1,175 @@
+"""Finding and making the parts that a declared run names, with a pointed message each."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from loopwright.arguments import argument_problems
+from loopwright.components import losses, metrics, optimizers, preprocessors, schedules
+from loopwright.components.callbacks import callbacks
+from loopwright.components.preprocessors import Preprocessor
+from loopwright.datasets import Array, ClassLabel, DataSource, datasets
+from loopwright.device import pick_device
+from loopwright.events import TrainerCallback
+from loopwright.experiment_config import ComponentSpec, ExperimentSpec, component_paths
+from loopwright.models import build_model, models
+from loopwright.models.base import INFERRED as MODEL_INFERRED
+from loopwright.problems import Problem
+from loopwright.registry import UnknownNameError
+
+_FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
+    "data set": (datasets.get, ()),
+    "model": (models.get, MODEL_INFERRED),
+    "optimizer": (optimizers.optimizers.get, ("params",)),
+    "schedule": (schedules.find_schedule, ("optimizer",)),
+    "loss": (losses.losses.get, ()),
+    "preprocessor": (preprocessors.preprocessors.get, ()),
+    "metric": (metrics.find_metric, metrics.INFERRED),
+    "callback": (callbacks.get, ()),
+}
+"""How to find a part of each kind, and which of its parameters are filled in for it."""
+
+
+@dataclass
+class Parts:
+    """Holds what a run is made of, and every mistake that showed while it was made."""
+
+    source: DataSource
+    features: Array
+    labels: Array
+    preprocessors: list[Preprocessor] = field(default_factory=list)
+    model: nn.Module = field(default_factory=nn.Identity)
+    loss: nn.Module = field(default_factory=nn.Identity)
+    optimizer: Optimizer | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    train_metrics: dict[str, Any] = field(default_factory=dict)
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+
+
+def part_problems(values: Mapping[str, Any]) -> list[Problem]:
+    """Returns every unknown name and every argument that does not fit the part it is for."""
+    problems = []
+    for kind, path, raw in component_paths(values):
+        name, arguments = _split(raw)
+        if name is None:
+            continue  # no part, or one whose shape is wrong, which the schema tells
+        find, supplied = _FINDERS[kind]
+        try:
+            part = find(name)
+        except UnknownNameError as error:
+            type_path = path if isinstance(raw, str) else (*path, "type")
+            problems.append(
+                Problem(path=type_path, message=str(error).rstrip("."), suggestion=error.nearest)
+            )
+            continue
+        if isinstance(part, schedules.Schedule):
+            arguments = _numbers_for_placeholders(part.fill(arguments))
+            part = part.scheduler
+        problems += [
+            replace(problem, path=(*path, *problem.path))
+            for problem in argument_problems(part, arguments, supplied=supplied)
+        ]
+    return problems
+
+
+def make_parts(spec: ExperimentSpec) -> tuple[Parts, list[Problem]]:
+    """Makes all parts of a run; where one cannot be made, a problem says why and it is left out.
+
+    The weights are drawn from torch's global generator: seed it before.
+    """
+    problems: list[Problem] = []
+    training = spec.model.training
+    source = datasets.get(spec.dataset.dataset.type)(**spec.dataset.dataset.arguments)
+    parts = Parts(source, source.features_info, source.labels_info)
+    problems += _device_problems(spec.run.device)
+    if spec.dataset.one_hot and not isinstance(parts.labels, ClassLabel):
+        problems.append(
+            Problem(path=("dataset", "one_hot"), message="the labels are no classes", value=True)
+        )
+    for index, component in enumerate(spec.dataset.preprocessors):
+        with _telling(problems, "dataset", "preprocessors", index):
+            kind = preprocessors.preprocessors.get(component.type)
+            parts.preprocessors.append(kind(**component.arguments))
+    with _telling(problems, "model", "model"):
+        component = spec.model.model
+        parts.model = build_model(
+            component.type, component.arguments, features=parts.features, labels=parts.labels
+        )
+    with _telling(problems, "model", "training", "loss"):
+        component = training.loss or default_loss(parts.labels)
+        parts.loss = losses.losses.get(component.type)(**component.arguments)
+    for index, component in enumerate(choose_metrics(spec, parts.labels)):
+        with _telling(problems, "model", "training", "metrics", index):
+            for kept in (parts.metrics, parts.train_metrics):
+                kept[_metric_name(component.type)] = metrics.build_metric(
+                    component.type, component.arguments, parts.labels
+                )
+    for index, component in enumerate(spec.run.callbacks):
+        with _telling(problems, "run", "callbacks", index):
+            parts.callbacks.append(callbacks.get(component.type)(**component.arguments))
+    with _telling(problems, "model", "training", "optimizer"):
+        # An identity has no parameters: the model could not be made, and that is told already.
+        parameters = list(parts.model.parameters()) or [nn.Parameter(torch.zeros(1, 1))]
+        component = training.optimizer
+        parts.optimizer = optimizers.build_optimizer(
+            component.type, component.arguments, parameters
+        )
+    return parts, problems
+
+
+def default_loss(labels: Array) -> ComponentSpec:
+    """Returns the loss for labels where none is declared."""
+    is_class = isinstance(labels, ClassLabel)
+    return ComponentSpec(type="cross_entropy" if is_class else "mean_squared_error")
+
+
+def choose_metrics(spec: ExperimentSpec, labels: Array) -> tuple[ComponentSpec, ...]:
+    """Returns the declared metrics, or those for the labels where none are declared."""
+    if spec.model.training.metrics is not None:
+        return spec.model.training.metrics
+    return (ComponentSpec(type="accuracy"),) if isinstance(labels, ClassLabel) else ()
+
+
+@contextmanager
+def _telling(problems: list[Problem], *path: str | int) -> Iterator[None]:
+    """Turns what a part refuses into a problem at its place."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError) as error:
+        problems.append(Problem(path=path, message=first_line(error)))
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says, or its name where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def _device_problems(device: str | None) -> list[Problem]:
+    try:
+        pick_device(device)
+    except (ValueError, RuntimeError) as error:
+        return [Problem(path=("run", "device"), message=first_line(error), value=device)]
+    return []
+
+
+def _split(raw: Any) -> tuple[str | None, dict[str, Any]]:
+    if isinstance(raw, str) and raw:
+        return raw, {}
+    if isinstance(raw, Mapping) and isinstance(raw.get("type"), str) and raw["type"]:
+        return raw["type"], {key: value for key, value in raw.items() if key != "type"}
+    return None, {}
+
+
+def _numbers_for_placeholders(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    plain = (str, int, float, bool, list, dict, type(None))
+    return {key: v if isinstance(v, plain) else 1 for key, v in arguments.items()}
+
+
+def _metric_name(name: str) -> str:
+    return name.rpartition(":")[2].lower() if ":" in name else name

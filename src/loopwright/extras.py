@@ -1,0 +1,29 @@
+"""Importing optional packages, with the install command where one is missing."""
+
+from importlib import import_module
+from types import ModuleType
+
+from loopwright.errors import MissingExtraError
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports an optional module or says how to install it.
+
+    Args:
+        module: the dotted name to import, such as `rich.table`.
+        extra: the extra of loopwright that brings it, such as `cli`.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise  # The package is there; what it needs in turn is not, and its own error says so.
+        raise MissingExtraError(
+            f"{package!r} is needed here and is not installed. "
+            f'Install it with: pip install "loopwright[{extra}]"',
+            name=package,
+        ) from None

@@ -1,0 +1,63 @@
+"""Callbacks that limit how many batches a run sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loopwright.data import DataLoaderSlice
+from loopwright.events import TrainerCallback
+
+if TYPE_CHECKING:
+    from loopwright.trainer import Trainer
+
+
+class LimitBatchesCallback(TrainerCallback):
+    """Limits each epoch of training and evaluation to a number of batches, for a quick try.
+
+    It is added to every trainer while LOOPWRIGHT_LIMIT_BATCHES is set.
+
+    Args:
+        num_batches: Micro-batches in an epoch.
+    """
+
+    def __init__(self, num_batches: int) -> None:
+        if num_batches < 1:
+            raise ValueError(f"num_batches is {num_batches}; expected 1 or more.")
+        self.num_batches = num_batches
+
+    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        trainer._train_dataloader = DataLoaderSlice(trainer._train_dataloader, self.num_batches)
+        self._limit_evaluation(trainer)
+
+    def on_evaluation_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._limit_evaluation(trainer)
+
+    def _limit_evaluation(self, trainer: Trainer) -> None:
+        if trainer._eval_dataloader is not None:
+            trainer._eval_dataloader = DataLoaderSlice(trainer._eval_dataloader, self.num_batches)
+
+
+class LimitEvalStepsCallback(TrainerCallback):
+    """Limits the batches of an evaluation; place it before callbacks that show its length.
+
+    Args:
+        num_eval_steps: Batches of an evaluation, over all processes.
+        limit_intermediate_only: Leave evaluations at the end of an epoch whole.
+    """
+
+    def __init__(self, num_eval_steps: int, limit_intermediate_only: bool = True) -> None:
+        if num_eval_steps < 1:
+            raise ValueError(f"num_eval_steps is {num_eval_steps}; expected 1 or more.")
+        self.num_eval_steps = num_eval_steps
+        self.limit_intermediate_only = limit_intermediate_only
+
+    def on_eval_epoch_start(
+        self, trainer: Trainer, is_intermediate: bool = False, **kwargs: Any
+    ) -> None:
+        if is_intermediate or not self.limit_intermediate_only:
+            trainer.max_eval_batches = self.num_eval_steps
+
+    def on_eval_epoch_end(
+        self, trainer: Trainer, is_intermediate: bool = False, **kwargs: Any
+    ) -> None:
+        trainer.max_eval_batches = None

@@ -1,0 +1,55 @@
+"""Making a model by name, with the shapes of the data filled in."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from loopwright.arguments import accepts
+from loopwright.datasets.base import Array, ClassLabel
+from loopwright.registry import Registry
+
+models: Registry[Callable[..., nn.Module]] = Registry("model")
+
+INFERRED = ("input_shape", "classes")
+"""Parameters that the data fill in where they are left out."""
+
+
+def build_model(
+    name: str, arguments: Mapping[str, Any], *, features: Array, labels: Array
+) -> nn.Module:
+    """Makes a model; `input_shape` and `classes` come from the data unless they are given.
+
+    For data without classes, `classes` is the number of values in a label.
+
+    Raises:
+        ValueError: an argument is out of its range or does not fit the data.
+    """
+    factory = models.get(name)
+    inferred = {"input_shape": features.shape, "classes": count_outputs(labels)}
+    known = {name: value for name, value in inferred.items() if accepts(factory, name)}
+    return factory(**(known | dict(arguments)))
+
+
+def count_outputs(labels: Array) -> int:
+    """Returns how many numbers a model should give for a sample."""
+    if isinstance(labels, ClassLabel):
+        return labels.num_classes
+    count = 1
+    for size in labels.shape:
+        count *= size
+    return count
+
+
+def require_at_least(minimum: int, **sizes: int) -> None:
+    """Refuses sizes that are too small, by name."""
+    for name, size in sizes.items():
+        if size < minimum:
+            raise ValueError(f"{name} is {size}, expected at least {minimum}.")
+
+
+def require_share(**shares: float) -> None:
+    """Refuses what is not at least 0 and below 1, by name."""
+    for name, share in shares.items():
+        if not 0.0 <= share < 1.0:
+            raise ValueError(f"{name} is {share}, expected at least 0 and less than 1.")

@@ -1,0 +1,128 @@
+"""Outputs of a model, collected batch by batch into one structure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+class Collected:
+    """Joins structures of tensors along the first dimension.
+
+    Args:
+        num_rows: Rows in all, when known: results are then written in place, so that the outputs
+            are never held twice.
+    """
+
+    def __init__(self, num_rows: int | None = None) -> None:
+        self._num_rows = num_rows
+        self._columns: list[_Column] = []
+        self._template: Any = None
+        self._is_empty = True
+
+    def add(self, output: Any) -> None:
+        """Add the output of a batch.
+
+        Raises:
+            ValueError: It has another structure than the ones before.
+        """
+        leaves: list[torch.Tensor] = []
+        template = _flatten(output, leaves)
+        if self._is_empty:
+            self._template, self._is_empty = template, False
+            self._columns = [_Column(self._num_rows) for _ in leaves]
+        elif template != self._template:
+            raise ValueError(
+                f"The model returned {template} for one batch and {self._template} for those "
+                "before, which cannot be joined. Use predict(..., stream=True)."
+            )
+        for column, leaf in zip(self._columns, leaves, strict=True):
+            column.add(leaf)
+
+    def result(self) -> Any:
+        """Return the joined structure; None when nothing was added."""
+        return None if self._is_empty else _unflatten(self._template, iter(self._columns))
+
+
+class _Column:
+    def __init__(self, num_rows: int | None) -> None:
+        self._num_rows = num_rows
+        self._whole: torch.Tensor | None = None
+        self._filled = 0
+        self._parts: list[torch.Tensor] = []
+
+    def add(self, part: torch.Tensor) -> None:
+        part = part.detach()
+        if part.ndim == 0:
+            part = part.reshape(1)
+        if self._num_rows is None or (self._whole is None and self._parts):
+            self._parts.append(part)
+            return
+        if self._whole is None:
+            if len(part) > self._num_rows:
+                self._parts.append(part)
+                return
+            self._whole = part.new_empty((self._num_rows, *part.shape[1:]))
+        end = self._filled + len(part)
+        if part.shape[1:] != self._whole.shape[1:] or end > self._num_rows:
+            raise _unjoinable(part.shape, self._whole.shape)
+        self._whole[self._filled : end] = part
+        self._filled = end
+
+    def joined(self) -> torch.Tensor:
+        if self._whole is not None:
+            return self._whole[: self._filled]
+        try:
+            return torch.cat(self._parts)
+        except RuntimeError:
+            raise _unjoinable(*{part.shape for part in self._parts}) from None
+
+
+def _unjoinable(*shapes: torch.Size) -> ValueError:
+    listed = " and ".join(str(list(shape)) for shape in shapes[:3])
+    return ValueError(
+        f"Outputs with shapes {listed} cannot be joined along the first dimension. Use "
+        "predict(..., stream=True), which gives the output of each batch as it is."
+    )
+
+
+class _Leaf:
+    """Stands for a tensor in a template."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Leaf)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "a tensor"
+
+
+def _flatten(value: Any, leaves: list[torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        leaves.append(value)
+        return _Leaf()
+    if isinstance(value, Mapping):
+        return (type(value), {key: _flatten(item, leaves) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return (type(value), [_flatten(item, leaves) for item in value])
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        f"The model returned a {type(value).__name__}, and predict joins tensors in tuples, lists "
+        "and mappings. Override calculate_prediction to return such, or use stream=True."
+    )
+
+
+def _unflatten(template: Any, columns: Any) -> Any:
+    if isinstance(template, _Leaf):
+        return next(columns).joined()
+    if not isinstance(template, tuple):
+        return template
+    kind, content = template
+    if isinstance(content, dict):
+        items = {key: _unflatten(item, columns) for key, item in content.items()}
+        return items if kind is dict else kind(items)
+    parts = [_unflatten(item, columns) for item in content]
+    return kind(*parts) if hasattr(kind, "_fields") else kind(parts)

@@ -1,0 +1,121 @@
+"""Names for parts of a declared run: data sets, models, optimizers and the rest."""
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Generic, TypeVar
+
+from loopwright.errors import ConfigurationError
+
+Part = TypeVar("Part")
+
+
+class UnknownNameError(ConfigurationError):
+    """Tells that no part has this name, which names there are, and which one is nearest."""
+
+    def __init__(self, message: str, *, nearest: str | None = None) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
+class Registry(Generic[Part]):
+    """Maps names to parts of one kind.
+
+    A name that holds a colon is a path to a part of the user's own: `package.module:Name` imports
+    the module, which may register `Name`, and else takes its attribute `Name`.
+
+    Args:
+        kind: what the parts are, for messages, such as "model".
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._parts: dict[str, Part] = {}
+
+    def register(self, name: str) -> Callable[[Part], Part]:
+        """Returns a decorator that gives what it decorates a name.
+
+        Raises:
+            ValueError: the name is taken, or holds a colon.
+        """
+
+        def decorate(part: Part) -> Part:
+            self.add(name, part)
+            return part
+
+        return decorate
+
+    def add(self, name: str, part: Part) -> None:
+        """Gives a part a name.
+
+        Raises:
+            ValueError: the name is taken, or holds a colon.
+        """
+        if not name or ":" in name:
+            raise ValueError(f"{name!r} cannot name a {self.kind}: a colon stands for a path.")
+        if name in self._parts:
+            raise ValueError(
+                f"A {self.kind} is already registered as {name!r}: {self._parts[name]!r}. "
+                "Choose another name."
+            )
+        self._parts[name] = part
+
+    def get(self, name: str) -> Part:
+        """Returns the part with this name or at this path.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        if ":" in name:
+            return self._import(name)
+        if name not in self._parts:
+            raise self._unknown(name)
+        return self._parts[name]
+
+    def names(self) -> tuple[str, ...]:
+        """Returns all registered names in alphabetical order."""
+        return tuple(sorted(self._parts))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def _import(self, path: str) -> Part:
+        module_name, _, name = path.partition(":")
+        try:
+            module = import_module(module_name)
+        except (ModuleNotFoundError, ValueError) as error:
+            raise UnknownNameError(
+                f"{path!r} names no {self.kind}: {error}. "
+                "Install that package, or run from the folder that holds it."
+            ) from error
+        if name in self._parts:
+            return self._parts[name]
+        try:
+            part: Part = getattr(module, name)
+        except AttributeError:
+            nearest = nearest_name(name, [n for n in vars(module) if not n.startswith("_")])
+            raise UnknownNameError(
+                f"{path!r} names no {self.kind}: module {module_name} holds no {name!r}.",
+                nearest=f"{module_name}:{nearest}" if nearest else None,
+            ) from None
+        return part
+
+    def _unknown(self, name: str) -> UnknownNameError:
+        return UnknownNameError(
+            f"There is no {self.kind} {name!r}. Registered: {', '.join(self.names())}; "
+            "a part of your own is written package.module:Name.",
+            nearest=nearest_name(name, self.names()),
+        )
+
+
+def nearest_name(name: str, names: "list[str] | tuple[str, ...]") -> str | None:
+    """Returns the name that was probably meant; None where nothing comes close."""
+    lower = {candidate.lower(): candidate for candidate in names}
+    matches = get_close_matches(name.lower(), lower, n=1)
+    return lower[matches[0]] if matches else None

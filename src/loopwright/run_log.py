@@ -1,0 +1,84 @@
+"""What a trainer writes to the folder of its run."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loopwright.history import RunHistory, history_state
+from loopwright.progress import Progress
+from loopwright.run_config import TrainerRunConfig
+from loopwright.run_folder import RunFolder
+
+
+class RunLog:
+    """Logs the metrics of a run as they appear, and how it ended.
+
+    Args:
+        folder: The folder of the run.
+        config: The settings of the run.
+    """
+
+    def __init__(self, folder: Path, config: TrainerRunConfig) -> None:
+        self._folder = RunFolder(folder, resume=True)
+        self._began = time.perf_counter()
+        self._logged: dict[str, int] = {}
+        self._folder.start(config.to_dict())
+
+    def log(self, history: RunHistory, progress: Progress) -> None:
+        """Append the values that are new in the history."""
+        fresh = {}
+        for name, values in history_state(history).items():
+            if len(values) > self._logged.get(name, 0):
+                fresh[name] = _plain(values[-1])
+                self._logged[name] = len(values)
+        if fresh:
+            self._folder.log(progress.epoch, progress.step, fresh)
+
+    def finish(
+        self, history: RunHistory, progress: Progress, model: Any, *, stop_reason: str | None
+    ) -> None:
+        """Write the results of a run that came to its end."""
+        self.log(history, progress)
+        seconds = time.perf_counter() - self._began
+        values = history_state(history)
+        self._folder.finish(
+            {
+                "metrics": {name: _plain(listed[-1]) for name, listed in values.items()},
+                "history": {name: [_plain(v) for v in listed] for name, listed in values.items()},
+                "steps": progress.step,
+                "epochs": progress.epochs_done,
+                "samples": progress.samples,
+                "seconds": seconds,
+                "samples_per_second": progress.samples / seconds if seconds else math.nan,
+                "parameters": _num_parameters(model),
+                "stop_reason": stop_reason,
+            }
+        )
+
+    def add_evaluation(self, history: RunHistory, progress: Progress) -> None:
+        """Append the metrics of an evaluation after the run, whose history started anew."""
+        metrics = {name: _plain(v[-1]) for name, v in history_state(history).items() if v}
+        self._folder.log(progress.epoch, progress.step, metrics, event="evaluation")
+
+    def abandon(self, error: BaseException) -> None:
+        """Note that an exception ended the run."""
+        note = f"{type(error).__name__}: {error}".removesuffix(": ")
+        if isinstance(error, KeyboardInterrupt):
+            self._folder.stop(note)
+        else:
+            self._folder.fail(note)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.item() if value.numel() == 1 else value.tolist()
+    return value
+
+
+def _num_parameters(model: Any) -> int | None:
+    if not isinstance(model, torch.nn.Module):
+        return None
+    return sum(parameter.numel() for parameter in model.parameters())

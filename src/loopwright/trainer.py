@@ -1,0 +1,1271 @@
+"""The trainer: one loop, whose every step can be overridden.
+
+Read `Trainer._run_training` for what a run does, and `Trainer._run_train_step` and
+`Trainer.train_step` for what a step does. `Trainer.explain` prints both with what is plugged in.
+"""
+
+import dataclasses
+import os
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from loopwright import checkpoint as saved
+from loopwright import loop_map
+from loopwright.accumulation import Accumulation, Count
+from loopwright.data import DataLoaderSlice, limit_from_environment, remove_padding, worker_init_fn
+from loopwright.default_callbacks import DEFAULT_CALLBACKS
+from loopwright.device import (
+    AUTOCAST_DTYPES,
+    Precision,
+    copied_ahead,
+    deterministic_algorithms,
+    fits_in_memory,
+    move_to_device,
+    pick_device,
+)
+from loopwright.errors import CheckpointError, NotSupportedError
+from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
+from loopwright.history import (
+    InMemoryRunHistory,
+    LossTracker,
+    RunHistory,
+    history_state,
+    restore_history,
+)
+from loopwright.limits import LimitBatchesCallback
+from loopwright.loaders import EpochLoader, TensorLoader, make_loader
+from loopwright.memory import kept_buffers
+from loopwright.outputs import Collected
+from loopwright.placeholders import TrainerPlaceholderValues, replace_trainer_placeholder_values
+from loopwright.processes import (
+    local_process_index,
+    num_processes,
+    process_index,
+    refuse_several_processes,
+)
+from loopwright.progress import Progress
+from loopwright.run_config import TrainerRunConfig
+from loopwright.run_log import RunLog
+from loopwright.seed import preserved_random_states, random_states, restore_random_states
+from loopwright.train_arguments import (
+    changed,
+    check_clipping,
+    check_limits,
+    check_modes,
+    check_numbers,
+    check_optimizer,
+    check_scheduler_fn,
+    loader_options,
+    optimizers_in,
+    smaller_limit,
+)
+
+__all__ = [
+    "DEFAULT_CALLBACKS",
+    "Trainer",
+    "TrainerPlaceholderValues",
+    "TrainerWithTimmScheduler",
+    "replace_trainer_placeholder_values",
+]
+
+
+class Trainer:
+    """Trains and evaluates a model, and lets every part of that be changed.
+
+    Override a method to change what it does, or give callbacks for what goes beside it. Methods
+    named `create_` or `calculate_` return a value; the others change state. A batch is
+    `(inputs, targets)` unless `calculate_train_batch_loss` is overridden.
+
+    Args:
+        model: The module to train; it is moved to the device when a run starts.
+        loss_func: Called with (model outputs, targets); returns the mean loss over samples.
+        optimizer: The optimizer of the model's parameters, used as it is; or a dict of several by
+            name, for a subclass whose `train_step` calls `update(loss, name)` for each.
+        callbacks: Callback classes or instances, in the order in which they run.
+        run_history: Where metric values are kept; in memory by default.
+        device: Such as "cuda:1"; by default the accelerator of this machine, else the CPU.
+        precision: "fp32", or "bf16" or "fp16" for autocast in that type.
+        step_mode: How a step is executed; this version knows "eager".
+        seed: Decides the order of data and what datasets draw; by default the seed that torch was
+            seeded with, read without drawing. Nothing seeds the global generators.
+        run_dir: A folder for the run to own; None writes nothing.
+        checkpoint: Has to be None in this version.
+        deterministic: Use deterministic algorithms during runs; they can be slower, and torch
+            raises where it has none.
+
+    Raises:
+        ValueError: The device, precision or step mode is not usable.
+        NotSupportedError: Several processes were started, or a later feature is asked for.
+    """
+
+    keep_freed_memory: bool = True
+    """Whether freed buffers stay in the process during runs on a CPU (see `loopwright.memory`)."""
+
+    device_memory_share: float = 0.25
+    """The part of an accelerator's free memory below which data is copied to it whole."""
+
+    def __init__(
+        self,
+        model: Any,
+        loss_func: Callable[..., Any] | None,
+        optimizer: Any,
+        callbacks: Iterable[TrainerCallback | type[TrainerCallback]] = DEFAULT_CALLBACKS,
+        run_history: RunHistory | None = None,
+        *,
+        device: str | torch.device | None = None,
+        precision: Precision = "fp32",
+        step_mode: Literal["eager"] = "eager",
+        seed: int | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        checkpoint: None = None,
+        deterministic: bool = False,
+    ) -> None:
+        refuse_several_processes()
+        check_modes(precision, step_mode, checkpoint)
+        self.model = model
+        self.loss_func = loss_func
+        self.optimizer = optimizer
+        self.run_history = run_history if run_history is not None else InMemoryRunHistory()
+        self.device = pick_device(device)
+        self.precision = precision
+        self.step_mode = step_mode
+        self.run_dir = Path(run_dir) if run_dir is not None else None
+        self.deterministic = deterministic
+        self.callback_handler = self._create_callback_handler(callbacks)
+        self.progress = Progress()
+        self.scheduler: Any = None
+        self.run_config: TrainerRunConfig | None = None
+        self.create_scheduler_fn: Any = None
+        self.collate_fn: Callable[[list[Any]], Any] | None = None
+        self.train_dataset: Any = None
+        self.eval_dataset: Any = None
+        self.stop_reason: str | None = None
+        """Why `StopTrainingError` ended the last run; None when it did not."""
+        self.max_eval_batches: int | None = None
+        """Batches after which an evaluation ends; callbacks may set it when one starts."""
+        self.seconds_training = 0.0
+        """Time of the training epochs of the last run."""
+        self.seconds_waiting = 0.0
+        """The part of it in which the loop had no batch to work on."""
+        self._seed = seed
+        self._train_dataloader: Any = None
+        self._eval_dataloader: Any = None
+        self._train_dl_kwargs: dict[str, Any] | None = None
+        self._eval_dl_kwargs: dict[str, Any] | None = None
+        self._scheduler_made: Any = None
+        self._loss_tracker = LossTracker()
+        self._named_losses: dict[str, LossTracker] = {}
+        self._reads_losses_per_step = self.device.type == "cpu"
+        self._scalers = self._create_scalers()
+        self._accumulation = Accumulation(1, None)
+        self._turn: str | None = None
+        self._retain_graph = False
+        self._micro_batch: Any = None
+        self._num_items: Count | None = None
+        self._reported = False
+        self._updated: set[str | None] = set()
+        self._first_epoch = 1
+        self._resumes_inside_epoch = False
+        self._run_log: RunLog | None = None
+        self.callback_handler.call_event("on_init_end", self)
+
+    # ---------------------------------------------------------------- set-up, to be overridden
+
+    def create_train_dataloader(
+        self, batch_size: int, train_dl_kwargs: dict[str, Any] | None = None
+    ) -> Iterable[Any]:
+        """Return the loader of training batches, made for `self.train_dataset`.
+
+        Args:
+            batch_size: Samples in a micro-batch, unless `train_dl_kwargs` says otherwise.
+            train_dl_kwargs: Arguments of a `DataLoader` that replace the defaults, and
+                `reproducible_draws` (see `loopwright.loaders.make_loader`).
+        """
+        defaults = self.get_default_train_dl_kwargs(batch_size)
+        self._require_dataset("train_dataset", "create_train_dataloader")
+        self._train_dl_kwargs, given = loader_options(defaults, train_dl_kwargs)
+        given |= changed(defaults, Trainer.get_default_train_dl_kwargs(self, batch_size))
+        return self._make_loader(self.train_dataset, self._train_dl_kwargs, given)
+
+    def get_default_train_dl_kwargs(self, batch_size: int) -> dict[str, Any]:
+        """Return the default arguments of the training loader."""
+        return {**self.get_default_eval_dl_kwargs(batch_size), "shuffle": True}
+
+    def create_eval_dataloader(
+        self, batch_size: int, eval_dl_kwargs: dict[str, Any] | None = None
+    ) -> Iterable[Any]:
+        """Return the loader of evaluation batches, made for `self.eval_dataset`.
+
+        Args:
+            batch_size: Samples in a batch, unless `eval_dl_kwargs` says otherwise.
+            eval_dl_kwargs: As in `create_train_dataloader`.
+        """
+        defaults = self.get_default_eval_dl_kwargs(batch_size)
+        self._require_dataset("eval_dataset", "create_eval_dataloader")
+        self._eval_dl_kwargs, given = loader_options(defaults, eval_dl_kwargs)
+        given |= changed(defaults, Trainer.get_default_eval_dl_kwargs(self, batch_size))
+        return self._make_loader(self.eval_dataset, self._eval_dl_kwargs, given)
+
+    def get_default_eval_dl_kwargs(self, batch_size: int) -> dict[str, Any]:
+        """Return the default arguments of the evaluation loader.
+
+        Workers are for datasets that make samples one by one; data in memory is batched by index.
+        """
+        num_devices = torch.cuda.device_count() if self.device.type == "cuda" else 1
+        return {
+            "shuffle": False,
+            "batch_size": batch_size,
+            "pin_memory": self.device.type == "cuda",
+            "num_workers": max(1, (os.cpu_count() or 1) // max(1, num_devices)),
+            "worker_init_fn": worker_init_fn,
+        }
+
+    def create_scheduler(self) -> Any:
+        """Return the scheduler that `create_scheduler_fn` makes for the optimizer, or None.
+
+        With several optimizers it is a dict by their names; `create_scheduler_fn` is then a dict
+        too, or one function for all.
+        """
+        if self.create_scheduler_fn is None:
+            return None
+        if not isinstance(self.optimizer, Mapping):
+            return self._filled_in(self.create_scheduler_fn)(self.optimizer)
+        functions = self.create_scheduler_fn
+        if not isinstance(functions, Mapping):
+            functions = dict.fromkeys(self.optimizer, functions)
+        return {name: self._filled_in(fn)(self.optimizer[name]) for name, fn in functions.items()}
+
+    def _filled_in(self, create: Any) -> Any:
+        return replace_trainer_placeholder_values(self, create)
+
+    # --------------------------------------------------------------- hooks of a run, likewise
+
+    def training_run_start(self) -> None:
+        """Runs before the first epoch."""
+
+    def train_epoch_start(self) -> None:
+        """Put the model in training mode."""
+        self.model.train()
+
+    def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
+        """Return the loss of a micro-batch and what it was made from.
+
+        The dict holds `loss` (a scalar, the mean over samples), `model_outputs` and
+        `batch_size`; further entries reach `on_train_step_end`. Where the loss is a mean over
+        something else, such as tokens, `num_items_in_batch` is its count (an int or a tensor)
+        and takes the place of the batch size in every weight and mean.
+        """
+        return self._batch_loss(batch)
+
+    def backward_step(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a loss that is weighed for accumulation already.
+
+        With several optimizers, only parameters of the one being updated get gradients.
+        """
+        scaler = self._scalers.get(self._turn)
+        if scaler is not None:
+            loss = scaler.scale(loss)
+        if self._turn is None:
+            loss.backward(retain_graph=self._retain_graph)
+        else:
+            inputs = [p for p in self._parameters_in_turn() if p.requires_grad]
+            torch.autograd.backward(loss, inputs=inputs, retain_graph=self._retain_graph)
+
+    def optimizer_step(self) -> None:
+        """Update the parameters; runs in the micro-batch that completes an update."""
+        scaler = self._scalers.get(self._turn)
+        if scaler is None:
+            self._in_turn(self.optimizer).step()
+        else:
+            scaler.step(self._in_turn(self.optimizer))
+
+    def scheduler_step(self) -> None:
+        """Step the scheduler, if there is one; runs after each update."""
+        scheduler = self._in_turn(self.scheduler)
+        if scheduler is not None:
+            scheduler.step()
+
+    def optimizer_zero_grad(self) -> None:
+        """Drop the gradients; runs after each update."""
+        self._in_turn(self.optimizer).zero_grad()
+
+    def train_epoch_end(self) -> None:
+        """Runs after the last update of an epoch, before its loss is recorded."""
+
+    def eval_epoch_start(self) -> None:
+        """Put the model in evaluation mode."""
+        self.model.eval()
+
+    def calculate_eval_batch_loss(self, batch: Any) -> dict[str, Any]:
+        """Return what `calculate_train_batch_loss` returns, without gradients."""
+        with torch.no_grad():
+            return self._batch_loss(batch)
+
+    def eval_epoch_end(self) -> None:
+        """Runs after the last batch of an evaluation, before its loss is recorded."""
+
+    def training_run_epoch_end(self) -> None:
+        """Runs after an epoch of training and its evaluation."""
+
+    def training_run_end(self) -> None:
+        """Leave the model without wrappers in `self.model`."""
+        self.model = self.get_model()
+
+    def evaluation_run_start(self) -> None:
+        """Runs before an evaluation that `evaluate` started."""
+
+    def evaluation_run_end(self) -> None:
+        """Leave the model without wrappers in `self.model`."""
+        self.model = self.get_model()
+
+    def calculate_prediction(self, batch: Any) -> Any:
+        """Return the model's output for a batch of `predict`; targets in it are ignored."""
+        return self.model(batch[0] if isinstance(batch, (list, tuple)) else batch)
+
+    def _batch_loss(self, batch: Any) -> dict[str, Any]:
+        inputs, targets = batch[0], batch[1]
+        outputs = self.model(inputs)
+        if self.loss_func is None:
+            raise ValueError(
+                "The trainer has no loss_func. Give it one, or override calculate_train_batch_loss "
+                "and calculate_eval_batch_loss."
+            )
+        loss = self.loss_func(outputs, targets)
+        return {"loss": loss, "model_outputs": outputs, "batch_size": targets.size(0)}
+
+    # ------------------------------------------------------------------------- training
+
+    def train(
+        self,
+        train_dataset: Any,
+        num_epochs: int | None,
+        eval_dataset: Any = None,
+        per_device_batch_size: int = 8,
+        max_num_train_steps: int | None = None,
+        gradient_accumulation_steps: int = 1,
+        gradient_clip_value: float | None = None,
+        create_scheduler_fn: Callable[[Any], Any] | Mapping[str, Any] | None = None,
+        train_dataloader_kwargs: dict[str, Any] | None = None,
+        eval_dataloader_kwargs: dict[str, Any] | None = None,
+        reset_run_history: bool = True,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        resume_from: str | os.PathLike[str] | None = None,
+        *,
+        gradient_clip_norm: float | None = None,
+    ) -> None:
+        """Train the model, and evaluate it after each epoch when there is an `eval_dataset`.
+
+        Args:
+            train_dataset: Tensors, arrays, or a tuple of them; any map-style or iterable dataset.
+            num_epochs: Epochs to train; None when `max_num_train_steps` alone decides.
+            eval_dataset: Data of the same kinds to evaluate on.
+            per_device_batch_size: Samples in a micro-batch.
+            max_num_train_steps: Updates after which the run ends, in the middle of an epoch if
+                need be. Of two limits the smaller one holds.
+            gradient_accumulation_steps: Micro-batches in an update. Each weighs its share of the
+                samples; the last update of an epoch takes what is left.
+            gradient_clip_value: Clip each entry of the gradient into [-v, v] before an update.
+            create_scheduler_fn: Makes a scheduler of an optimizer; a `functools.partial` may hold
+                `TrainerPlaceholderValues`. The scheduler steps after every update.
+            train_dataloader_kwargs: See `create_train_dataloader`.
+            eval_dataloader_kwargs: See `create_eval_dataloader`.
+            reset_run_history: False keeps earlier metrics and goes on counting epochs.
+            collate_fn: Makes a batch of a list of samples, in both loaders.
+            resume_from: A folder written by `save_training_state` to go on from.
+            gradient_clip_norm: Clip the norm of the whole gradient before an update.
+
+        Raises:
+            TypeError: `create_scheduler_fn` is a scheduler rather than a function that makes one.
+            ValueError: A number is out of its range, or there is no data.
+        """
+        check_scheduler_fn(create_scheduler_fn)
+        check_limits(num_epochs, max_num_train_steps)
+        check_numbers(
+            per_device_batch_size=per_device_batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+        )
+        check_clipping(
+            gradient_clip_value=gradient_clip_value, gradient_clip_norm=gradient_clip_norm
+        )
+        if type(self).optimizer_step is Trainer.optimizer_step:
+            check_optimizer(self.optimizer)
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.create_scheduler_fn, self.collate_fn = create_scheduler_fn, collate_fn
+        if reset_run_history and resume_from is None:
+            self.run_history.reset()
+        self._prepare_model_and_optimizer()
+        self._train_dataloader = self.create_train_dataloader(
+            batch_size=per_device_batch_size, train_dl_kwargs=train_dataloader_kwargs
+        )
+        self._eval_dataloader = self._eval_dl_kwargs = None
+        if eval_dataset is not None:
+            self._eval_dataloader = self.create_eval_dataloader(
+                batch_size=per_device_batch_size, eval_dl_kwargs=eval_dataloader_kwargs
+            )
+        self._prepare_dataloaders()
+        self.run_config = self._create_run_config(
+            per_device_batch_size=per_device_batch_size,
+            num_epochs=num_epochs,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            max_num_train_steps=max_num_train_steps,
+            gradient_clip_value=gradient_clip_value,
+            gradient_clip_norm=gradient_clip_norm,
+        )
+        with self._running():
+            self._begin_run()
+            if resume_from is not None:
+                state = self.load_training_state(resume_from)
+                self.run_history._set_epoch(state["current_epoch"])
+            self._run_training()
+
+    def _run_training(self) -> None:
+        """Run the planned epochs, from the first event of the run to the last."""
+        self.training_run_start()
+        self.callback_handler.call_event("on_training_run_start", self)
+        try:
+            while self._should_train_an_epoch():
+                self._run_train_epoch(self._train_dataloader)
+                if self._eval_dataloader is not None:
+                    self._run_eval_epoch(self._eval_dataloader)
+                self._count_epoch()
+                self.training_run_epoch_end()
+                self.callback_handler.call_event("on_training_run_epoch_end", self)
+                self.run_history._increment_epoch()
+        except StopTrainingError as stop:
+            self.stop_reason = str(stop)
+            self.print(stop)
+            self.callback_handler.call_event("on_stop_training_error", self)
+        self.training_run_end()
+        self.callback_handler.call_event("on_training_run_end", self)
+
+    def _run_train_epoch(self, train_dl: Any) -> None:
+        """Run the micro-batches of an epoch, and record its loss."""
+        self._begin_train_epoch()
+        self.train_epoch_start()
+        self.callback_handler.call_event("on_train_epoch_start", self)
+        began = time.perf_counter()
+        for batch in self._train_batches(train_dl):
+            self._run_train_step(batch)
+            if self._reached_max_steps():
+                break
+        if self._accumulation.is_open:  # data of unknown length ended inside an update
+            self._complete_open_update()
+        self.seconds_training += time.perf_counter() - began
+        self.train_epoch_end()
+        self._record_train_losses()
+        self.callback_handler.call_event("on_train_epoch_end", self)
+
+    def _run_train_step(self, batch: Any) -> None:
+        """Run one micro-batch, and the update that it completes."""
+        progress, accumulation = self.progress, self._accumulation
+        accumulation.begin(progress.micro_batch)
+        self._micro_batch, self._num_items, self._reported = batch, None, False
+        self._updated.clear()
+        self.callback_handler.call_event("on_train_step_start", self)
+        output = self.train_step(batch)
+        if not self._reported:
+            self._report_train_step(batch, output)
+        if accumulation.completes_update:
+            self._count_step()
+        accumulation.end()
+        progress.micro_batch += 1
+
+    def train_step(self, batch: Any) -> Any:
+        """Train on one micro-batch: loss, and `update` with it.
+
+        Override it for several optimizers, or several losses. It is called once per micro-batch
+        and calls `self.update(loss, name)` for each optimizer; accumulation, precision, clipping,
+        schedules and counting are done there. What it returns reaches `on_train_step_end`; a
+        dict with `loss` and `batch_size` is recorded as the training loss.
+        """
+        with self.autocast():
+            output = self.calculate_train_batch_loss(batch)
+        self._report_train_step(batch, output)
+        self.update(output["loss"])
+        return output
+
+    def update(
+        self,
+        loss: torch.Tensor,
+        name: str | None = None,
+        *,
+        num_items: Count | None = None,
+        retain_graph: bool = False,
+    ) -> None:
+        """Run backward, and in the micro-batch that completes an update all that follows.
+
+        That is clipping, the optimizer's step, the scheduler's, and dropping the gradients. Only
+        parameters of the named optimizer get gradients, so losses do not leak into one another.
+
+        Args:
+            loss: A scalar, the mean over samples or items.
+            name: Which of several optimizers; its loss is recorded as `train_<name>_loss_epoch`.
+            num_items: The count that `loss` is a mean over; by default the batch's.
+            retain_graph: Keep the graph for another `update` from the same outputs.
+        """
+        self._check_turn(name)
+        count = self._items_in_micro_batch() if num_items is None else num_items
+        if name is not None:
+            self._track(self._named_losses.setdefault(name, LossTracker()), loss, count)
+        self._turn, self._retain_graph = name, retain_graph
+        self._updated.add(name)
+        self.backward_step(self._accumulation.weigh(loss, count, name))
+        if self._accumulation.completes_update:
+            self._complete_update()
+
+    def _complete_update(self) -> None:
+        """Update the parameters of the optimizer in turn from its gradients."""
+        config, scaler = self.run_config, self._scalers.get(self._turn)
+        self._accumulation.correct(self._parameters_in_turn(), self._turn)
+        if config and (config.gradient_clip_value or config.gradient_clip_norm):
+            if scaler is not None:
+                scaler.unscale_(self._in_turn(self.optimizer))
+            self._clip_gradients()
+        self.optimizer_step()
+        if scaler is None or self._fp16_step_was_taken(scaler):
+            self.scheduler_step()
+        self.optimizer_zero_grad()
+
+    def _complete_open_update(self) -> None:
+        for name in self._accumulation.close():
+            self._turn = name
+            self._complete_update()
+        self._count_step()
+
+    def _count_step(self) -> None:
+        if not self._updated:
+            raise RuntimeError(
+                f"{type(self).__name__}.train_step did not call self.update(loss) for a batch, so "
+                "nothing was trained. Call it once for each optimizer."
+            )
+        self.progress.step += 1
+        self.progress.epoch_step += 1
+
+    def _count_epoch(self) -> None:
+        self.progress.phase = "idle"
+        self.progress.epochs_done += 1
+        if self._run_log is not None:
+            self._run_log.log(self.run_history, self.progress)
+
+    def _items_in_micro_batch(self) -> Count:
+        if self._num_items is None:
+            self._num_items = num_samples_in(self._micro_batch)
+        return self._num_items
+
+    def _fp16_step_was_taken(self, scaler: torch.amp.GradScaler) -> bool:
+        before = scaler.get_scale()  # reads the device, as fp16 does anyway in `scaler.step`
+        scaler.update()
+        return scaler.get_scale() >= before
+
+    def _clip_gradients(self) -> None:
+        """Clip the gradients of the optimizer in turn by value, by norm, or both."""
+        assert self.run_config is not None
+        config, parameters = self.run_config, list(self._parameters_in_turn())
+        if config.gradient_clip_value:
+            torch.nn.utils.clip_grad_value_(parameters, config.gradient_clip_value)
+        if config.gradient_clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip_norm)
+
+    def _in_turn(self, owned: Any) -> Any:
+        if self._turn is None or not isinstance(owned, Mapping):
+            return owned
+        return owned.get(self._turn)
+
+    def _parameters_in_turn(self) -> Iterator[torch.Tensor]:
+        for group in self._in_turn(self.optimizer).param_groups:
+            yield from group["params"]
+
+    def _check_turn(self, name: str | None) -> None:
+        names = list(self.optimizer) if isinstance(self.optimizer, Mapping) else [None]
+        if name not in names:
+            known = ", ".join(repr(name) for name in names)
+            raise ValueError(f"update(loss, {name!r}): no such optimizer. There is {known}.")
+        if name in self._updated and self._accumulation.size > 1:
+            raise ValueError(
+                f"update(loss, {name!r}) was called twice for one micro-batch. Under gradient "
+                "accumulation that is once for each optimizer."
+            )
+
+    # -------------------------------------------------------------------- evaluation
+
+    def evaluate(
+        self,
+        dataset: Any = None,
+        per_device_batch_size: int = 8,
+        dataloader_kwargs: dict[str, Any] | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        """Evaluate the model on a dataset: one epoch, recorded as `evaluation_loss`.
+
+        The run history starts anew. Weights, optimizer, random state and the training mode of
+        every module are left as they were.
+
+        Args:
+            dataset: Data as `train` takes it; by default the evaluation data given before.
+            per_device_batch_size: Samples in a batch.
+            dataloader_kwargs: See `create_eval_dataloader`.
+            collate_fn: Makes a batch of a list of samples.
+        """
+        check_numbers(per_device_batch_size=per_device_batch_size)
+        if dataset is not None:
+            self.eval_dataset = dataset
+        self.collate_fn = collate_fn
+        self.run_history.reset()
+        self._train_dataloader = self._train_dl_kwargs = None
+        self._prepare_model_and_optimizer()
+        self._eval_dataloader = self.create_eval_dataloader(
+            batch_size=per_device_batch_size, eval_dl_kwargs=dataloader_kwargs
+        )
+        self._prepare_dataloaders()
+        self.run_config = self._create_run_config(
+            per_device_batch_size=per_device_batch_size,
+            num_epochs=1,
+            gradient_accumulation_steps=1,
+            max_num_train_steps=None,
+            gradient_clip_value=None,
+        )
+        self.stop_reason = None
+        try:
+            with self._resources():
+                self._run_evaluation()
+        finally:
+            _close(self._eval_dataloader)
+        if self._run_log is not None:
+            self._run_log.add_evaluation(self.run_history, self.progress)
+
+    def _run_evaluation(self) -> None:
+        self.evaluation_run_start()
+        self.callback_handler.call_event("on_evaluation_run_start", self)
+        try:
+            self._run_eval_epoch(self._eval_dataloader, is_training=False)
+        except StopTrainingError as stop:
+            self.stop_reason = str(stop)
+            self.print(stop)
+            self.callback_handler.call_event("on_stop_training_error", self)
+        self.evaluation_run_end()
+        self.callback_handler.call_event("on_evaluation_run_end", self)
+
+    def _run_eval_epoch(
+        self, valid_dl: Any, is_training: bool = True, is_intermediate: bool = False
+    ) -> None:
+        """Evaluate on every batch of a loader, and record the loss.
+
+        Args:
+            valid_dl: The loader.
+            is_training: Whether this is part of a training run.
+            is_intermediate: Whether this interrupts a training epoch.
+        """
+        call_event = self.callback_handler.call_event
+        with self._phase("eval"):
+            self.eval_epoch_start()
+            call_event("on_eval_epoch_start", self, is_intermediate=is_intermediate)
+            with torch.no_grad():
+                for batch in islice(self._batches(valid_dl), self.max_eval_batches):
+                    call_event("on_eval_step_start", self)
+                    with self.autocast():
+                        output = self.calculate_eval_batch_loss(batch)
+                    self._track(self._loss_tracker, output["loss"], _count_of(output))
+                    call_event("on_eval_step_end", self, batch=batch, batch_output=output)
+            self.eval_epoch_end()
+            name = "eval_loss_epoch" if is_training else "evaluation_loss"
+            name = "intermediate_eval_loss" if is_intermediate else name
+            self.run_history.update_metric(name, self._loss_tracker.average)
+            call_event("on_eval_epoch_end", self, is_intermediate=is_intermediate)
+
+    @contextmanager
+    def _phase(self, phase: Literal["eval", "predict"]) -> Iterator[None]:
+        """Leave modes of modules, random states and the loss tracker as they were."""
+        modes = [(module, module.training) for module in _modules(self.model)]
+        phase_before, self.progress.phase = self.progress.phase, phase
+        tracker, self._loss_tracker = self._loss_tracker, LossTracker()
+        named, self._named_losses = self._named_losses, {}
+        try:
+            with preserved_random_states():
+                yield
+        finally:
+            self.progress.phase = phase_before
+            self._loss_tracker, self._named_losses = tracker, named
+            for module, training in modes:
+                module.training = training
+
+    # ------------------------------------------------------------------ prediction
+
+    def predict(self, dataset: Any, per_device_batch_size: int = 8, *, stream: bool = False) -> Any:
+        """Return the model's outputs for a dataset, in order and on the CPU.
+
+        Args:
+            dataset: Data as `train` takes it; of samples with several parts the first is used
+                (see `calculate_prediction`).
+            per_device_batch_size: Samples in a batch.
+            stream: Return an iterator over the outputs of batches instead, in constant memory.
+                The model is in evaluation mode until it is exhausted or closed.
+
+        Returns:
+            The structure that the model returns (tensors in tuples, lists or mappings), with
+            batches concatenated along the first dimension.
+
+        Raises:
+            ValueError: Outputs cannot be concatenated; use `stream=True`.
+        """
+        check_numbers(per_device_batch_size=per_device_batch_size)
+        self._prepare_model_and_optimizer()
+        options = self.get_default_eval_dl_kwargs(per_device_batch_size)
+        loader = self._make_loader(dataset, options, set())
+        self._place(loader)
+        outputs = self._predictions(loader)
+        if stream:
+            return outputs
+        collected = Collected(loader.num_samples if isinstance(loader, TensorLoader) else None)
+        for output in outputs:
+            collected.add(output)
+        return collected.result()
+
+    def _predictions(self, loader: EpochLoader) -> Iterator[Any]:
+        cpu = torch.device("cpu")
+        try:
+            with self._resources(), self._phase("predict"):
+                self.model.eval()
+                for batch in self._batches(loader):
+                    with torch.no_grad(), self.autocast():
+                        output = self.calculate_prediction(batch)
+                    yield output if self.device == cpu else move_to_device(output, cpu)
+        finally:
+            loader.close()
+
+    # -------------------------------------------------------------- saving and loading
+
+    def save_checkpoint(
+        self,
+        save_path: str | os.PathLike[str],
+        checkpoint_kwargs: dict[str, Any] | None = None,
+        save_optimizer: bool = True,
+        save_scheduler: bool = True,
+        save_per_node: bool = True,
+    ) -> None:
+        """Write weights, and by default the states of optimizer and scheduler, to a `.pt` file.
+
+        The file holds `model_state_dict`, `optimizer_state_dict`, `scheduler_state_dict` (when
+        there is one) and the entries of `checkpoint_kwargs`, and loads with `weights_only=True`.
+
+        Args:
+            save_path: Where to write; the file appears whole or not at all.
+            checkpoint_kwargs: Further entries: numbers, strings, tensors, lists and dicts.
+            save_optimizer: Whether to include the optimizer.
+            save_scheduler: Whether to include the scheduler.
+            save_per_node: Write on every machine of a run rather than on the first alone.
+
+        Raises:
+            CheckpointError: An entry could not be loaded safely.
+        """
+        content: dict[str, Any] = {
+            "model_state_dict": self.get_model(keep_torch_compile=False).state_dict()
+        }
+        if save_optimizer and self.optimizer is not None:
+            content["optimizer_state_dict"] = _states(self.optimizer)
+        if save_scheduler and self.scheduler is not None:
+            content["scheduler_state_dict"] = _states(self.scheduler)
+        content.update(checkpoint_kwargs or {})
+        if local_process_index() == 0 if save_per_node else process_index() == 0:
+            saved.save_export(content, save_path)
+
+    def load_checkpoint(
+        self,
+        checkpoint_path: str | os.PathLike[str],
+        load_optimizer: bool = True,
+        load_scheduler: bool = True,
+    ) -> dict[str, Any]:
+        """Restore from a file of `save_checkpoint`, and return all that it holds.
+
+        Raises:
+            ValueError: The file holds an optimizer or a scheduler and the trainer has none;
+                nothing is restored then.
+        """
+        content = saved.load_export(checkpoint_path)
+        targets = {"model_state_dict": self.get_model(keep_torch_compile=False)}
+        if load_optimizer and "optimizer_state_dict" in content:
+            targets["optimizer_state_dict"] = self._target("optimizer")
+        if load_scheduler and "scheduler_state_dict" in content:
+            targets["scheduler_state_dict"] = self._target("scheduler")
+        for key, target in targets.items():
+            _load_states(target, content[key])
+        return content
+
+    def _target(self, kind: str) -> Any:
+        target = getattr(self, kind)
+        if target is None:
+            raise ValueError(
+                f"The checkpoint holds a {kind}, and this trainer has none. Give it one, or load "
+                f"with load_{kind}=False."
+            )
+        return target
+
+    def save_training_state(
+        self,
+        output_dir: str | os.PathLike[str],
+        checkpoint_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Write all that a run needs to go on to a folder of JSON and safetensors.
+
+        That is weights, optimizer, scheduler, scaler, history, progress and random states. Call it
+        between updates: from `on_train_step_start`, `on_training_run_epoch_end` or after a run.
+
+        Args:
+            output_dir: The folder; it appears whole or not at all.
+            checkpoint_kwargs: Further entries, returned by `load_training_state`.
+        """
+        if self._accumulation.is_open:
+            raise CheckpointError(
+                "The training state was asked for in the middle of an update, where gradients of "
+                "earlier micro-batches are not part of it. Save when an update is complete."
+            )
+        saved.write_state(
+            output_dir,
+            {
+                **(checkpoint_kwargs or {}),
+                "current_epoch": self._first_epoch + self.progress.epochs_done,
+                "model": self.get_model(keep_torch_compile=False).state_dict(),
+                "optimizer": _states(self.optimizer),
+                "scheduler": None if self.scheduler is None else _states(self.scheduler),
+                "scalers": [scaler.state_dict() for scaler in self._scalers.values()],
+                "history": history_state(self.run_history),
+                "progress": dataclasses.asdict(self._position()),
+                "losses": [vars(tracker) for tracker in self.loss_trackers],
+                "named_losses": list(self._named_losses),
+                "random": random_states(),
+            },
+        )
+
+    def _position(self) -> Progress:
+        """Return the progress to go on from: the start of an epoch, unless one is being trained."""
+        if self.progress.phase == "train":
+            return self.progress
+        return dataclasses.replace(self.progress, epoch_step=0, micro_batch=0)
+
+    def load_training_state(self, input_dir: str | os.PathLike[str]) -> dict[str, Any]:
+        """Restore what `save_training_state` wrote, and return it whole.
+
+        Inside a run use `train(resume_from=...)`, which calls this when everything is prepared.
+
+        Raises:
+            CheckpointError: A file is missing or damaged; nothing is restored then.
+        """
+        state = saved.read_state(input_dir)
+        _load_states(self.get_model(keep_torch_compile=False), state["model"])
+        _load_states(self.optimizer, state["optimizer"])
+        if state["scheduler"] is not None:
+            _load_states(self._target("scheduler"), state["scheduler"])
+        for scaler, scaler_state in zip(self._scalers.values(), state["scalers"], strict=True):
+            scaler.load_state_dict(scaler_state)
+        restore_history(self.run_history, state["history"], epoch=state["current_epoch"])
+        position = {name: state["progress"][name] for name in _POSITION}
+        self.progress = dataclasses.replace(self.progress, **position)
+        self._resumes_inside_epoch = self.progress.micro_batch > 0
+        self._first_epoch = state["current_epoch"] - self.progress.epochs_done
+        self._loss_tracker = LossTracker()
+        self._named_losses = {name: LossTracker() for name in state["named_losses"]}
+        for tracker, values in zip(self.loss_trackers, state["losses"], strict=True):
+            vars(tracker).update(values)
+        restore_random_states(state["random"])
+        return state
+
+    # ------------------------------------------------------------------------- utilities
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print once per machine, whatever the number of processes."""
+        if local_process_index() == 0:
+            print(*args, **kwargs)
+
+    def gather(self, tensor: Any, padding_value: float | None = None) -> Any:
+        """Return the rows of a tensor from all processes, joined along the first dimension.
+
+        Args:
+            tensor: A tensor with rows of this process.
+            padding_value: Rows that consist of it alone are left out of the result.
+        """
+        return tensor if padding_value is None else remove_padding(tensor, padding_value)
+
+    def get_model(self, keep_torch_compile: bool = True) -> Any:
+        """Return the model without wrappers of distributed training.
+
+        Args:
+            keep_torch_compile: False also removes the wrapper of `torch.compile`.
+        """
+        if keep_torch_compile:
+            return self.model
+        return getattr(self.model, "_orig_mod", self.model)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which losses and predictions are calculated."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=AUTOCAST_DTYPES[self.precision])
+
+    def explain(self, evaluation: bool = False) -> None:
+        """Print the loop with every hook and event in order, what overrides it and who listens.
+
+        Args:
+            evaluation: Print the loop of `evaluate` instead of that of `train`.
+        """
+        lines = loop_map.EVALUATION if evaluation else loop_map.TRAINING
+        self.print(
+            loop_map.render(lines, overridden=self._overrider, listeners=self._listening_callbacks)
+        )
+
+    def _overrider(self, hook: str) -> str | None:
+        owner = next(cls for cls in type(self).__mro__ if hook in vars(cls))
+        return None if owner is Trainer else owner.__name__
+
+    def _listening_callbacks(self, event: str) -> list[str]:
+        methods = self.callback_handler.listeners(event)
+        return [type(getattr(method, "__self__", method)).__name__ for method in methods]
+
+    @property
+    def seed(self) -> int:
+        """The seed that decides the order of data and what datasets draw."""
+        return torch.initial_seed() if self._seed is None else self._seed
+
+    @property
+    def loss_trackers(self) -> list[LossTracker]:
+        """The running losses: the one recorded for the epoch, then one for each named update."""
+        return [self._loss_tracker, *self._named_losses.values()]
+
+    @property
+    def num_train_batches(self) -> int | None:
+        """Micro-batches in a training epoch; None when unknown."""
+        return _length(self._train_dataloader)
+
+    @property
+    def num_eval_batches(self) -> int | None:
+        """Batches in an evaluation; None when unknown."""
+        length = _length(self._eval_dataloader)
+        limits = [n for n in (length, self.max_eval_batches) if n is not None]
+        return min(limits, default=None)
+
+    # ---------------------------------------------------------------------- preparation
+
+    def _create_callback_handler(self, callbacks: Iterable[Any]) -> CallbackHandler:
+        limit = limit_from_environment()
+        limits = [] if limit is None else [LimitBatchesCallback(limit)]
+        return CallbackHandler([*limits, *callbacks])
+
+    def _create_scalers(self) -> dict[str | None, torch.amp.GradScaler]:
+        """Return the scaler of each optimizer, for fp16 alone."""
+        if self.precision != "fp16":
+            return {}
+        names = list(self.optimizer) if isinstance(self.optimizer, Mapping) else [None]
+        return {name: torch.amp.GradScaler(self.device.type) for name in names}
+
+    def _make_loader(
+        self, dataset: Any, options: dict[str, Any], given: Collection[str]
+    ) -> EpochLoader:
+        return make_loader(
+            dataset, options, given=given, collate_fn=self.collate_fn, seed=self.seed
+        )
+
+    def _prepare_model_and_optimizer(self) -> None:
+        """Move the model to the device, and what the optimizer holds for its parameters."""
+        if self.device.type == "cpu" or not isinstance(self.model, torch.nn.Module):
+            return
+        self.model.to(self.device)
+        for optimizer in optimizers_in(self.optimizer):
+            if optimizer is not None and optimizer.state:
+                optimizer.load_state_dict(optimizer.state_dict())  # moves to where parameters are
+
+    def _prepare_dataloaders(self) -> None:
+        """Decide where data in memory lives during the run."""
+        for loader in (self._train_dataloader, self._eval_dataloader):
+            self._place(_innermost(loader))
+
+    def _place(self, loader: Any) -> None:
+        if not isinstance(loader, TensorLoader) or self.device.type == "cpu":
+            return
+        if fits_in_memory(loader.num_bytes, self.device, share=self.device_memory_share):
+            loader.move_to(self.device)
+
+    def _create_run_config(
+        self,
+        per_device_batch_size: int,
+        num_epochs: int | None,
+        gradient_accumulation_steps: int,
+        max_num_train_steps: int | None,
+        gradient_clip_value: float | None,
+        gradient_clip_norm: float | None = None,
+    ) -> TrainerRunConfig:
+        """Return the record of the run's settings and the counts derived from them."""
+        train_size = (self._train_dl_kwargs or {}).get("batch_size") or per_device_batch_size
+        eval_size = (self._eval_dl_kwargs or {}).get("batch_size") or train_size
+        steps_per_epoch: int | None = 0
+        if self._train_dataloader is not None:
+            length = self.num_train_batches
+            steps_per_epoch = None if length is None else -(-length // gradient_accumulation_steps)
+        num_epochs, max_steps = smaller_limit(num_epochs, max_num_train_steps, steps_per_epoch)
+        return TrainerRunConfig(
+            num_epochs=num_epochs,
+            train_per_device_batch_size=train_size,
+            train_dl_kwargs=self._train_dl_kwargs,
+            eval_per_device_batch_size=eval_size,
+            eval_dl_kwargs=self._eval_dl_kwargs,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            gradient_clip_value=gradient_clip_value,
+            gradient_clip_norm=gradient_clip_norm,
+            train_total_batch_size=train_size * gradient_accumulation_steps * num_processes(),
+            eval_total_batch_size=eval_size * num_processes(),
+            num_update_steps_per_epoch=steps_per_epoch,
+            num_local_update_steps_per_epoch=steps_per_epoch,
+            max_num_train_steps=max_steps,
+            is_local_process_zero=local_process_index() == 0,
+            is_world_process_zero=process_index() == 0,
+            is_distributed=num_processes() > 1,
+            mixed_precision="no" if self.precision == "fp32" else self.precision,
+            num_processes=num_processes(),
+        )
+
+    def _begin_run(self) -> None:
+        """Set counters to the start of a run, and make its scheduler."""
+        assert self.run_config is not None
+        self.stop_reason, self._turn = None, None
+        self._first_epoch = self.run_history.current_epoch
+        self.progress = Progress(
+            epoch=self._first_epoch,
+            epochs=self.run_config.num_epochs,
+            total_steps=self.run_config.max_num_train_steps,
+        )
+        self.seconds_training = self.seconds_waiting = 0.0
+        scheduler = self.create_scheduler()
+        if scheduler is not None or self.scheduler is self._scheduler_made:
+            self.scheduler = self._scheduler_made = scheduler
+
+    # ------------------------------------------------------------- inside a run
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Hold what a training run needs, and leave a usable trainer however it ends."""
+        assert self.run_config is not None
+        self._run_log = None if self.run_dir is None else RunLog(self.run_dir, self.run_config)
+        try:
+            with self._resources():
+                yield
+            if self._run_log is not None:
+                self._run_log.finish(
+                    self.run_history, self.progress, self.model, stop_reason=self.stop_reason
+                )
+        except BaseException as error:
+            self._drop_gradients()
+            self.callback_handler.call_event("on_run_interrupted", self)
+            if self._run_log is not None:
+                self._run_log.abandon(error)
+            raise
+        finally:
+            if self._accumulation.is_open:
+                self._drop_gradients()
+            self.progress.phase = "idle"
+            self._accumulation = Accumulation(1, None)
+            self._micro_batch = self._num_items = None
+            _close(self._train_dataloader)
+            _close(self._eval_dataloader)
+
+    def _drop_gradients(self) -> None:
+        for optimizer in optimizers_in(self.optimizer):
+            optimizer.zero_grad()
+
+    @contextmanager
+    def _resources(self) -> Iterator[None]:
+        """Set what holds for the process during a run, unless one is going on already."""
+        is_outermost = self.progress.phase == "idle"
+        keeps_memory = self.keep_freed_memory and self.device.type == "cpu" and is_outermost
+        with kept_buffers(keeps_memory), deterministic_algorithms(self.deterministic):
+            yield
+
+    def _should_train_an_epoch(self) -> bool:
+        planned = self.progress.epochs
+        return (
+            planned is None or self.progress.epochs_done < planned
+        ) and not self._reached_max_steps()
+
+    def _reached_max_steps(self) -> bool:
+        limit = self.progress.total_steps
+        return limit is not None and self.progress.step >= limit
+
+    def _begin_train_epoch(self) -> None:
+        """Set the counters of an epoch to its start, unless it was resumed in its middle."""
+        assert self.run_config is not None
+        progress = self.progress
+        progress.phase, progress.epoch = "train", self.run_history.current_epoch
+        steps = self.run_config.gradient_accumulation_steps
+        self._accumulation = Accumulation(steps, self.num_train_batches)
+        if not self._resumes_inside_epoch:
+            progress.epoch_step = progress.micro_batch = 0
+            self._loss_tracker, self._named_losses = LossTracker(), {}
+        self._resumes_inside_epoch = False
+
+    def _train_batches(self, train_dl: Any) -> Iterator[Any]:
+        start = self.progress.micro_batch
+        batches = self._batches(train_dl, start=start)
+        waiting_since = time.perf_counter()
+        for batch in batches:
+            self.seconds_waiting += time.perf_counter() - waiting_since
+            yield batch
+            waiting_since = time.perf_counter()
+
+    def _batches(self, loader: Any, *, start: int = 0) -> Iterator[Any]:
+        """Give the batches of this epoch on the device."""
+        inner = _innermost(loader)
+        if isinstance(inner, EpochLoader):
+            inner.epoch, inner.start = self.run_history.current_epoch, start
+        elif start:
+            raise NotSupportedError(
+                "This state was saved in the middle of an epoch over a loader of your own, whose "
+                "position this version cannot restore. Resume from the end of an epoch."
+            )
+        if self.device.type == "cpu":
+            return iter(loader)
+        if isinstance(inner, TensorLoader) and inner.device is not None:
+            return iter(loader)
+        if self.device.type == "cuda" and isinstance(inner, EpochLoader):
+            return copied_ahead(loader, self.device)
+        return (move_to_device(batch, self.device) for batch in loader)
+
+    def _report_train_step(self, batch: Any, output: Any) -> None:
+        """Record the loss of a micro-batch and tell the callbacks."""
+        self._reported = True
+        if isinstance(output, Mapping) and "loss" in output:
+            self._num_items = _count_of(output)
+            self._track(self._loss_tracker, output["loss"], self._num_items)
+        self.progress.samples += _batch_size(output, batch)
+        self.callback_handler.call_event(
+            "on_train_step_end",
+            self,
+            batch=batch,
+            batch_output=output,
+            step=self.progress.micro_batch,
+        )
+
+    def _track(self, tracker: LossTracker, loss: torch.Tensor, count: Count) -> None:
+        """Add a loss to a mean: on a CPU as a number, elsewhere without reading the device."""
+        if loss.ndim:
+            loss = loss.mean()
+        if self._reads_losses_per_step:
+            tracker.update(loss.item(), int(count))
+        else:
+            tracker.update(loss.detach(), count)
+
+    def _record_train_losses(self) -> None:
+        if self.progress.micro_batch == 0:
+            warnings.warn(
+                f"The training data gave no batch in epoch {self.progress.epoch}, so nothing was "
+                "trained. Is it empty, or smaller than a batch with drop_last=True?",
+                stacklevel=2,
+            )
+            if self.progress.epochs is None:
+                raise ValueError("The training data gives no batches, so the run would never end.")
+        named = self._named_losses
+        has_loss = not isinstance(self._loss_tracker.running_count, int)
+        if has_loss or self._loss_tracker.running_count or not named:
+            self.run_history.update_metric("train_loss_epoch", self._loss_tracker.average)
+        for name, tracker in named.items():
+            self.run_history.update_metric(f"train_{name}_loss_epoch", tracker.average)
+
+    def _require_dataset(self, name: str, hook: str) -> None:
+        if getattr(self, name) is None:
+            raise ValueError(f"There is no {name}. Give one, or override {hook}.")
+
+
+class TrainerWithTimmScheduler(Trainer):
+    """Steps a scheduler with the interface of timm's: after each update and after each epoch.
+
+    That is `step_update(num_updates=...)` with the updates of the run so far, and `step(epoch)`
+    with the epochs done.
+    """
+
+    def scheduler_step(self) -> None:
+        """Tell the scheduler how many updates are done."""
+        scheduler = self._in_turn(self.scheduler)
+        if scheduler is not None:
+            scheduler.step_update(num_updates=self.progress.step + 1)
+
+    def training_run_epoch_end(self) -> None:
+        """Tell the scheduler how many epochs are done."""
+        super().training_run_epoch_end()
+        for scheduler in optimizers_in(self.scheduler):
+            if scheduler is not None:
+                scheduler.step(self.progress.epochs_done)
+
+
+_POSITION = ("epochs_done", "step", "epoch_step", "micro_batch", "samples")
+
+
+def _innermost(loader: Any) -> Any:
+    while isinstance(loader, DataLoaderSlice):
+        loader = loader.dl
+    return loader
+
+
+def _close(loader: Any) -> None:
+    inner = _innermost(loader)
+    if isinstance(inner, EpochLoader):
+        inner.close()
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:  # no loader, or data of unknown length
+        return None
+
+
+def _modules(model: Any) -> list[torch.nn.Module]:
+    return list(model.modules()) if isinstance(model, torch.nn.Module) else []
+
+
+def _count_of(output: Mapping[str, Any]) -> Count:
+    """Return the count that the loss in an output is a mean over."""
+    try:
+        count: Count = output.get("num_items_in_batch", output["batch_size"])
+    except KeyError:
+        raise KeyError(
+            "calculate_..._batch_loss returned a dict without 'batch_size'; expected 'loss', "
+            f"'model_outputs' and 'batch_size'. It has {', '.join(map(repr, output))}."
+        ) from None
+    return count
+
+
+def _batch_size(output: Any, batch: Any) -> int:
+    size = output.get("batch_size") if isinstance(output, Mapping) else None
+    return size if isinstance(size, int) else num_samples_in(batch)
+
+
+def num_samples_in(batch: Any) -> int:
+    """Return the number of samples in a batch: the length of the first tensor found in it."""
+    if isinstance(batch, torch.Tensor) and batch.ndim:
+        return len(batch)
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(parts, Iterable) and not isinstance(parts, (str, bytes, torch.Tensor)):
+        for part in parts:
+            if size := num_samples_in(part):
+                return size
+    return 0
+
+
+def _states(owned: Any) -> Any:
+    if isinstance(owned, Mapping):
+        return {name: _states(each) for name, each in owned.items()}
+    return None if owned is None else owned.state_dict()
+
+
+def _load_states(owned: Any, states: Any) -> None:
+    if not isinstance(owned, Mapping):
+        owned.load_state_dict(states)
+        return
+    if set(owned) != set(states):
+        raise CheckpointError(
+            f"The saved state is of {sorted(states)}, and the trainer has {sorted(owned)}."
+        )
+    for name, each in owned.items():
+        each.load_state_dict(states[name])

@@ -9,19 +9,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 # Without compiling all of torch ahead: Python compiles what is imported, when it is imported.
-INSTALL := -m pip install --quiet --no-compile --constraint constraints.txt --editable
+INSTALL := -m pip install --quiet --quiet --no-compile --constraint constraints.txt --editable
 # Another environment that is active must not leak into ours.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 # pip reads the constraints for the build backend from here.
 export PIP_CONSTRAINT := constraints.txt
 
-# Two test processes of one thread each fill two cores; more threads would only fight.
+# Small networks gain nothing from a second thread, and lose tenfold where the cores are busy.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest --timeout=300
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest --timeout=300
 
 define venv
 	@test -n "$(PYTHON)" || { echo "loopwright needs Python 3.11 or newer on PATH, or make PYTHON=..." >&2; exit 1; }
-	@echo "Preparing $(1) (the first time only) ..."
+	@echo "Preparing $(1), once: a minute or more, most of it for PyTorch ..."
 	@$(PYTHON) -m venv $(1)
 endef
 
@@ -32,7 +33,7 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Train a small network on real digits and show the result
-	$(BIN)/loopwright train examples/digits.yaml
+	$(ONE_THREAD) $(BIN)/loopwright train examples/digits.yaml
 
 test: lint types ## Lint, check the types and run the core tests
 	$(PYTEST) -n $(WORKERS) -m "not system and not faults and not slow"
@@ -52,7 +53,7 @@ test-system: $(VENV)/.dev ## Run the tests that start whole programs
 	$(PYTEST) -n $(WORKERS) -m system
 
 docs: $(VENV)/.docs ## Build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(BENCH)/.bench ## Measure the loop beside a hand-written one
 	$(BENCH)/bin/python benchmarks/run.py

@@ -18,7 +18,7 @@ class Clock:
         self.rss_mib: list[float] = []
 
     def lap(self, loss: Any = float("nan")) -> None:
-        """Ends an epoch, or a call of predict; `loss` is the epoch's mean loss where there is one."""
+        """Ends an epoch, whose mean loss is `loss`, or a call of predict, which has none."""
         self.times.append(time.perf_counter())
         self.cpu_times.append(time.process_time())
         self.losses.append(float(loss))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import dataclasses
 import json
 import os
 import random
@@ -21,29 +22,25 @@ import time
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 MIB = 1 << 20
 
+KEEP, LARGEST_INT = 1024 * MIB, 2**31 - 1
+
 # (option, value) pairs that a child sets through mallopt after importing torch, in this order.
 MALLOPT: dict[str, list[tuple[int, int]]] = {
     "default": [],
-    "trim=2147483647": [(M_TRIM_THRESHOLD, 2**31 - 1)],
-    "mmap=1GiB": [(M_MMAP_THRESHOLD, 1024 * MIB)],
-    "mmap=1GiB trim=2147483647": [
-        (M_MMAP_THRESHOLD, 1024 * MIB),
-        (M_TRIM_THRESHOLD, 2**31 - 1),
+    "trim=2GiB-1": [(M_TRIM_THRESHOLD, LARGEST_INT)],
+    "mmap=1GiB": [(M_MMAP_THRESHOLD, KEEP)],
+    "mmap=1GiB trim=2GiB-1": [(M_MMAP_THRESHOLD, KEEP), (M_TRIM_THRESHOLD, LARGEST_INT)],
+    "mmap=32MiB trim=2GiB-1": [(M_MMAP_THRESHOLD, 32 * MIB), (M_TRIM_THRESHOLD, LARGEST_INT)],
+    "mmap=1GiB trim=2GiB-1 pad=64MiB": [
+        (M_MMAP_THRESHOLD, KEEP),
+        (M_TRIM_THRESHOLD, LARGEST_INT),
+        (M_TOP_PAD, 64 * MIB),
     ],
-    "mmap=32MiB trim=2147483647": [
-        (M_MMAP_THRESHOLD, 32 * MIB),
-        (M_TRIM_THRESHOLD, 2**31 - 1),
-    ],
-    "mmap=1GiB trim=2147483647 pad=256MiB": [
-        (M_MMAP_THRESHOLD, 1024 * MIB),
-        (M_TRIM_THRESHOLD, 2**31 - 1),
-        (M_TOP_PAD, 256 * MIB),
-    ],
-    "mmap_max=0 trim=2147483647": [(M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)],
+    "mmap_max=0 trim=2GiB-1": [(M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, LARGEST_INT)],
     "restored: mmap=32MiB trim=64MiB pad=128KiB": [
-        (M_MMAP_THRESHOLD, 1024 * MIB),
-        (M_TRIM_THRESHOLD, 2**31 - 1),
-        (M_TOP_PAD, 256 * MIB),
+        (M_MMAP_THRESHOLD, KEEP),
+        (M_TRIM_THRESHOLD, LARGEST_INT),
+        (M_TOP_PAD, 64 * MIB),
         (M_MMAP_THRESHOLD, 32 * MIB),
         (M_TRIM_THRESHOLD, 64 * MIB),
         (M_TOP_PAD, 128 * 1024),
@@ -62,36 +59,38 @@ def main() -> None:
     """Measures every variant and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=6, help="timed epochs of 31 steps")
+    parser.add_argument("--epochs", type=int, default=6, help="timed epochs")
+    parser.add_argument("--batch-size", type=int, default=64, help="992 makes buffers of 50 MB")
     parser.add_argument("--core", type=int, default=None, help="the core to pin to (default: last)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
-        print(json.dumps(measure(arguments.child, arguments.epochs, arguments.core)))
+        print(json.dumps(measure(arguments.child, arguments)))
         return
     jobs = [name for name in [*MALLOPT, *ENVIRONMENT] for _ in range(arguments.repeats)]
     random.Random(0).shuffle(jobs)
     rows: dict[str, list[dict[str, float]]] = {}
     for name in jobs:
-        rows.setdefault(name, []).append(run_child(name, arguments.epochs, arguments.core))
+        rows.setdefault(name, []).append(run_child(name, arguments))
     print_table(rows)
 
 
-def run_child(name: str, epochs: int, core: int | None) -> dict[str, float]:
+def run_child(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Runs one repetition of the variant `name` in a fresh process."""
-    command = [sys.executable, __file__, "--child", name, "--epochs", str(epochs)]
-    if core is not None:
-        command += ["--core", str(core)]
+    command = [sys.executable, __file__, "--child", name]
+    for option in ("epochs", "batch_size", "core"):
+        if (value := getattr(arguments, option)) is not None:
+            command += [f"--{option.replace('_', '-')}", str(value)]
     environment = os.environ | ENVIRONMENT.get(name, {})
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(output.stdout.splitlines()[-1])
     return result
 
 
-def measure(name: str, epochs: int, core: int | None) -> dict[str, float]:
-    """Trains the CNN; returns time and page faults per step, and memory before and after it ends."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if core is None else core})
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Trains the CNN; returns time and page faults per step, and memory before and after."""
+    core = arguments.core
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if core is None else core})
     import torch
     from clock import resident_mib
     from frameworks.hand_written import InMemory
@@ -100,18 +99,20 @@ def measure(name: str, epochs: int, core: int | None) -> dict[str, float]:
     libc = ctypes.CDLL(None)
     accepted = [libc.mallopt(option, value) for option, value in MALLOPT.get(name, [])]
     torch.set_num_threads(1)
-    run = InMemory(make("W3"))
+    work = make("W3")
+    spec = dataclasses.replace(work.spec, batch_size=arguments.batch_size)
+    run = InMemory(dataclasses.replace(work, spec=spec))
     run.epoch()
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     start, cpu_start = time.perf_counter(), time.process_time()
-    for _ in range(epochs):
+    for _ in range(arguments.epochs):
         run.epoch()
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     kept = resident_mib()
     del run
     libc.malloc_trim(0)
-    steps = epochs * 31
+    steps = arguments.epochs * len(work.x) // spec.batch_size
     return {
         "ms": 1e3 * seconds / steps,
         "cpu_ms": 1e3 * cpu_seconds / steps,
@@ -128,11 +129,12 @@ def print_table(rows: dict[str, list[dict[str, float]]]) -> None:
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     for name in [*MALLOPT, *ENVIRONMENT]:
         times = [row["ms"] for row in rows[name]]
-        median = {key: statistics.median(r[key] for r in rows[name]) for key in rows[name][0]}
+        middle = {key: statistics.median(r[key] for r in rows[name]) for key in rows[name][0]}
         print(
-            f"| {name} | {'yes' if median['accepted'] else 'no'} | {median['ms']:.2f} "
-            f"| {min(times):.2f}..{max(times):.2f} | {median['cpu_ms']:.2f} | {median['faults']:.0f} "
-            f"| {median['kept']:.0f} | {median['trimmed']:.0f} |"
+            f"| {name} | {'yes' if middle['accepted'] else 'no'} | {middle['ms']:.2f} "
+            f"| {min(times):.2f}..{max(times):.2f} | {middle['cpu_ms']:.2f} "
+            f"| {middle['faults']:.0f} "
+            f"| {middle['kept']:.0f} | {middle['trimmed']:.0f} |"
         )
 
 

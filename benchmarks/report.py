@@ -100,8 +100,8 @@ def markdown(results: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores of which one is used, {machine['system']}, "
         f"{machine['libc']}, Python {machine['python']}. {packages}. Medians of "
         f"{settings['repeats']} fresh processes, interleaved; output goes to {shown}. Times are "
-        f"{settings['clock']} times; {share_on_cpu(results['runs']):.0%} of the wall time was spent "
-        "on the CPU.\n",
+        f"{settings['clock']} times. Processes had the CPU for {share_on_cpu(results['runs']):.0%} "
+        "of the time.\n",
     ]
     for workload in TITLES:
         if rows := by_row(results["runs"], workload):
@@ -114,7 +114,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def share_on_cpu(runs: list[Run]) -> float:
-    """Returns the median share of the CPU that a measurement had; far below 1, others used it too."""
+    """Returns the median share of a core that a process had; far below 1, others used it too."""
     whole = [run for run in runs if "error" not in run]
     if not whole:
         return math.nan
@@ -127,7 +127,7 @@ def table(workload: str, rows: dict[Row, list[Run]]) -> str:
     unit = "µs/step" if workload.startswith("W") else "µs/batch"
     lines = [
         f"## {TITLES[workload]}\n",
-        f"| framework | {unit} | min..max | ratio to in-memory | over the loader loop | last loss |",
+        f"| framework | {unit} | min..max | ratio to in-memory | over loader loop | last loss |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for (framework, variant), runs in rows.items():

@@ -1,6 +1,6 @@
 """Measures loopwright beside hand-written loops and other training libraries, on one CPU core.
 
-Every repetition runs in a fresh process; repetitions of all frameworks are shuffled and interleaved.
+Every repetition runs in a fresh process; the repetitions of all frameworks are shuffled.
 See README.md for how to read the result.
 """
 
@@ -12,7 +12,6 @@ import datetime
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -118,7 +117,7 @@ def offered(path: Path) -> tuple[tuple[str, ...], set[str]]:
 def run_worker(
     workload: str, framework: str, variant: str, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Runs worker.py in a fresh process and a folder of its own; returns its result or the error."""
+    """Runs worker.py in a fresh process and folder; returns its result or the error."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, str(HERE / "worker.py"), framework, variant, workload]

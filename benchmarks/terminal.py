@@ -1,4 +1,4 @@
-"""Runs a command as a person would see it: on a terminal of 120 columns, so that bars really draw."""
+"""Runs a command as a person would: on a terminal of 120 columns, so that bars really draw."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ FLOORS = {
     "seed.py": 1,
     # 2: state
     "accumulation.py": 2,
+    "batches.py": 2,
     "checkpoint.py": 2,
     "data.py": 2,
     "default_callbacks.py": 2,
@@ -48,6 +49,8 @@ FLOORS = {
     "run_record.py": 2,
     "schedulers/": 2,
     "train_arguments.py": 2,
+    "training_state.py": 2,
+    "watching.py": 2,
     # 3: the loop
     "trainer.py": 3,
     # 4: plug-ins
@@ -65,8 +68,10 @@ FLOORS = {
     "__init__.py": 5,
     "__main__.py": 5,
     "cli.py": 5,
+    "console.py": 5,
     "experiment.py": 5,
     "experiment_config.py": 5,
+    "experiment_parts.py": 5,
     "notebook.py": 5,
 }
 CORE = {"numpy", "safetensors", "torch"}

@@ -1,4 +1,4 @@
-"""Accelerate: its documented raw loop. It has neither a bar nor logging, so there is one variant."""
+"""Accelerate: its documented raw loop, with neither bar nor logging, so there is one variant."""
 
 import torch
 from accelerate import Accelerator

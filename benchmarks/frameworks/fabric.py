@@ -1,4 +1,4 @@
-"""Lightning Fabric: its documented raw loop. It has neither a bar nor logging, so there is one variant."""
+"""Lightning Fabric: its documented raw loop, with neither bar nor logging: one variant."""
 
 import torch
 from clock import Clock

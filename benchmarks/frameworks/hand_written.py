@@ -1,7 +1,7 @@
 """The loops that a person would write; the references of every ratio.
 
-`fused` takes whole batches by index with the workload's optimizer (``fused=True``), `unfused` is the
-same without that flag, `loader` goes over an ordinary DataLoader.
+`fused` takes whole batches by index with the workload's optimizer (``fused=True``), `unfused` is
+the same without that flag, `loader` goes over an ordinary DataLoader.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ignite: `default` attaches its Average metric and its progress bar, `lean` sums the loss itself."""
+"""Ignite: `default` attaches its Average metric and its bar, `lean` sums the loss itself."""
 
 import torch
 from clock import Clock

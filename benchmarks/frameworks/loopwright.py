@@ -6,11 +6,12 @@
 from typing import Any
 
 from clock import Clock
-from loopwright.events import TrainerCallback
-from loopwright.trainer import DEFAULT_CALLBACKS, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from workloads import Work
+
+from loopwright.events import TrainerCallback
+from loopwright.trainer import DEFAULT_CALLBACKS, Trainer
 
 VARIANTS = ("default", "lean", "loader")
 

@@ -1,7 +1,7 @@
-"""pytorch-accelerated: `default` as it comes, `default-w0` without loader workers, `lean` without bar.
+"""pytorch-accelerated: `default`, `default-w0` without loader workers, `lean` also without a bar.
 
-By default it starts one loader worker per core and starts them anew for each epoch; on one core that
-is unkind, so the same is also measured with `num_workers=0`. Lean has no workers either.
+By default it starts one loader worker per core and starts them anew for each epoch; on one core
+that is unkind, so the same is also measured with `num_workers=0`.
 """
 
 from clock import Clock

@@ -1,6 +1,7 @@
 """Makes the reference: one page for each public module, and one that lists the face's names."""
 
-import importlib
+import importlib.util
+import inspect
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
@@ -16,6 +17,7 @@ MODULES = (
     "loopwright.trainer",
     "loopwright.callbacks",
     "loopwright.default_callbacks",
+    "loopwright.limits",
     "loopwright.events",
     "loopwright.loop_map",
     "loopwright.history",
@@ -23,9 +25,18 @@ MODULES = (
     "loopwright.placeholders",
     "loopwright.schedulers",
     "loopwright.data",
+    "loopwright.ema",
     "loopwright.finetuning",
+    "loopwright.experiment",
+    "loopwright.registry",
+    "loopwright.datasets",
+    "loopwright.models",
+    "loopwright.components",
+    "loopwright.run_folder",
+    "loopwright.report",
     "loopwright.seed",
     "loopwright.processes",
+    "loopwright.notebook",
     "loopwright.progress",
     "loopwright.errors",
 )
@@ -41,32 +52,34 @@ def page_of(module: str) -> str:
     return f"reference/{title_of(module)}.md"
 
 
-def home_of(owner: ModuleType, name: str) -> str:
-    """Return where a listed name is defined, which is where its text stands."""
+def line_for(owner: ModuleType, name: str) -> str:
+    """Return one line of a list: a class or function is linked to where it is defined."""
     value = getattr(owner, name)
-    module = getattr(value, "__module__", owner.__name__)
-    return f"{module}.{getattr(value, '__qualname__', name)}"
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return f"- [`{name}`][{value.__module__}.{value.__qualname__}]"
+    return f"- `{name}`"
 
 
 def links(owner: ModuleType) -> str:
-    """Return one line for each name that a module lists, linked to its text."""
-    names = [name for name in owner.__all__ if not name.startswith("_")]
-    return "\n".join(f"- [`{name}`][{home_of(owner, name)}]" for name in names)
+    """Return one line for each name that a module lists."""
+    names = [name for name in getattr(owner, "__all__", ()) if not name.startswith("_")]
+    return "\n".join(line_for(owner, name) for name in names)
 
 
-def package_page(package: ModuleType) -> str:
+def package_page(name: str) -> str:
     """Return the page of a package: what it lists, then the text of its files."""
-    name = package.__name__
+    package = importlib.import_module(name)
     files = [item.name for item in pkgutil.iter_modules(package.__path__, f"{name}.")]
     sections = [f"::: {file}\n    options:\n      heading_level: 2\n" for file in files]
-    head = f"::: {name}\n    options:\n      members: false\n"
-    return "\n".join([head, links(package), "", *sections])
+    return "\n".join([links(package), "", f"::: {name}\n", *sections])
 
 
-def module_page(name: str) -> str:
-    """Return the page of one module."""
-    module = importlib.import_module(name)
-    return package_page(module) if hasattr(module, "__path__") else f"::: {name}\n"
+def page_text(name: str) -> str:
+    """Return the page of one module or package."""
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.submodule_search_locations:
+        return package_page(name)
+    return f"::: {name}\n"
 
 
 def index_page(modules: Iterable[str]) -> str:
@@ -86,5 +99,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the reference, which exist only while the site is built."""
     files.append(File.generated(config, "reference/index.md", content=index_page(MODULES)))
     for name in MODULES:
-        files.append(File.generated(config, page_of(name), content=module_page(name)))
+        files.append(File.generated(config, page_of(name), content=page_text(name)))
     return files

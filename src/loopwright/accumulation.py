@@ -53,6 +53,11 @@ class Accumulation:
         self._position = 0 if self.completes_update else self._position + 1
 
     @property
+    def num_waiting(self) -> int:
+        """How many micro-batches wait for the rest of their update."""
+        return self._position
+
+    @property
     def is_open(self) -> bool:
         """Whether micro-batches wait for the rest of their update."""
         return self._position > 0
@@ -67,12 +72,15 @@ class Accumulation:
         if self.size == 1:
             return loss
         share = self._shares.get(name)
-        if isinstance(count, int) and count == 0:
+        if isinstance(count, torch.Tensor):
+            count = count.detach().to(_wide(count))
+        elif count == 0:
             return loss * 0.0
         if share is None:
-            share = self._shares[name] = _Share(expected=count * self.size)
+            share = self._shares[name] = _Share(expected=_at_least_one(count) * self.size)
         share.seen = share.seen + count
-        return loss / (share.expected / count)
+        ratio = share.expected / count  # infinite for a tensor of no items, which weighs nothing
+        return loss / (ratio.to(loss.dtype) if isinstance(ratio, torch.Tensor) else ratio)
 
     def correct(self, parameters: Iterable[torch.Tensor], name: str | None) -> None:
         """Scale the accumulated gradients to the items that were really seen, in place."""
@@ -83,4 +91,12 @@ class Accumulation:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         if gradients:
-            torch._foreach_mul_(gradients, share.expected / share.seen)
+            torch._foreach_mul_(gradients, share.expected / _at_least_one(share.seen))
+
+
+def _wide(count: torch.Tensor) -> torch.dtype:
+    return torch.float32 if count.device.type == "mps" else torch.float64
+
+
+def _at_least_one(count: Count) -> Count:
+    return count.clamp(min=1) if isinstance(count, torch.Tensor) else count

@@ -24,13 +24,14 @@ _EXPECTED = {
     "none_required": "expected null",
     "finite_number": "expected a finite number",
     "path_type": "expected a path",
+    "string_pattern_mismatch": "expected letters, digits, '.', '_' and '-', no sign first",
 }
 
 
 def argument_problems(
     part: Callable[..., Any], arguments: Mapping[str, Any], *, supplied: Collection[str] = ()
 ) -> list[Problem]:
-    """Returns what is wrong with `arguments`, which are plain values, for a call of `part`.
+    """Return what is wrong with `arguments`, which are plain values, for a call of `part`.
 
     Args:
         part: a class or function; what it does not annotate is not checked.
@@ -65,12 +66,12 @@ def argument_problems(
 
 
 def accepts(part: Callable[..., Any], name: str) -> bool:
-    """Tells whether a part has a parameter of this name."""
+    """Tell whether a part has a parameter of this name."""
     return name in (_parameters(part) or {})
 
 
 def describe_error(error: Mapping[str, Any], known: Collection[str] = ()) -> Problem:
-    """Returns a mistake that pydantic found in our words."""
+    """Return a mistake that pydantic found in our words."""
     kind = str(error["type"])
     path = tuple(error["loc"])
     value = error.get("input", MISSING)
@@ -105,7 +106,7 @@ def _choices(context: Mapping[str, Any]) -> list[str]:
 
 
 def _parameters(part: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
-    """Returns the parameters with resolved annotations; None where there is no signature."""
+    """Return the parameters with resolved annotations; None where there is no signature."""
     try:
         signature = inspect.signature(part)
     except (TypeError, ValueError):
@@ -122,7 +123,7 @@ def _parameters(part: Callable[..., Any]) -> dict[str, inspect.Parameter] | None
 
 
 def _value_problems(name: str, annotation: Any, value: Any) -> list[Problem]:
-    """Checks one value; of several complaints about a union, the first one speaks."""
+    """Check one value; of several complaints about a union, the first one speaks."""
     pydantic = require("pydantic", "cli")
     try:
         adapter = pydantic.TypeAdapter(

@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from loopwright.errors import CheckpointError
 _FORMAT = 1
 _TREE, _TENSORS, _MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
 _PLAIN = (bool, int, float, str, type(None))
+_EXPORTED = (*_PLAIN, complex, bytes, bytearray, torch.dtype, torch.device, torch.Size)
 
 
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
@@ -54,9 +57,8 @@ def save_export(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointError: An entry is of a type that such a load refuses; nothing is written.
     """
-    for key, value in content.items():
-        _check_exportable(value, key)
-    write_aside(Path(path), lambda aside: torch.save(content, aside))
+    plain = {key: _exportable(value, key) for key, value in content.items()}
+    write_aside(Path(path), lambda aside: torch.save(plain, aside))
 
 
 def load_export(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -65,20 +67,27 @@ def load_export(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def _check_exportable(value: Any, where: str) -> None:
-    if isinstance(value, Mapping):
+def _exportable(value: Any, where: str) -> Any:
+    """Return a value with the numbers of numpy in it as Python's, if loading it runs no code.
+
+    Types are compared exactly: a subclass, such as an enum, would be loaded by importing it.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    kind = type(value)
+    if kind in (dict, OrderedDict, Counter):
+        plain = copy(value)  # keeps the versions that the state of a module has as an attribute
         for key, item in value.items():
-            _check_exportable(item, f"{where}.{key}")
-    elif isinstance(value, (list, tuple, set)):
-        for index, item in enumerate(value):
-            _check_exportable(item, f"{where}[{index}]")
-    elif not isinstance(
-        value, (*_PLAIN, bytes, torch.Tensor, torch.dtype, torch.device, torch.Size)
-    ):
-        raise CheckpointError(
-            f"{where} is a {type(value).__name__}, which a checkpoint cannot hold: loading it "
-            "would execute code. Save numbers, strings, tensors, and lists and dicts of them."
-        )
+            plain[key] = _exportable(item, f"{where}.{key}")
+        return plain
+    if kind in (list, tuple, set):
+        return kind(_exportable(v, f"{where}[{i}]") for i, v in enumerate(value))
+    if kind in _EXPORTED or isinstance(value, torch.Tensor):
+        return value
+    raise CheckpointError(
+        f"{where} is a {kind.__name__}, which a checkpoint cannot hold: loading it would execute "
+        "code. Save numbers, strings, tensors, and lists and dicts of them."
+    )
 
 
 def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -116,8 +125,14 @@ def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> Non
 def _put_in_place(aside: Path, folder: Path) -> None:
     replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
     if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
         os.rename(folder, replaced)
-    os.rename(aside, folder)
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        if replaced.exists():
+            os.rename(replaced, folder)
+        raise
     _flush(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
@@ -131,7 +146,7 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     folder = Path(folder)
     try:
         manifest = json.loads((folder / _MANIFEST).read_bytes())
-        found, files = manifest["format"], manifest["files"]
+        found, files = manifest["format"], dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder} is no saved state: {folder / _MANIFEST} cannot be read ({error})."
@@ -141,7 +156,7 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     content = {name: _verified(folder / name, files.get(name, {})) for name in (_TREE, _TENSORS)}
     try:
         decoded = _decode(json.loads(content[_TREE]), load_tensors(content[_TENSORS]))
-    except (ValueError, KeyError, SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}.") from None
     return dict(decoded)
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any
 
 from loopwright.errors import ConfigurationError, MissingExtraError, RunFolderError
-from loopwright.extras import require
+from loopwright.extras import require_installed
 
 if TYPE_CHECKING:
     import typer
@@ -22,7 +22,7 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs the command that the arguments name; the entry point of `loopwright`."""
+    """Run the command that the arguments name; the entry point of `loopwright`."""
     try:
         app = make_app()
     except MissingExtraError as error:
@@ -32,12 +32,12 @@ def main() -> None:
 
 
 def make_app() -> "typer.Typer":
-    """Returns the command line as a typer application.
+    """Return the command line as a typer application.
 
     Raises:
-        MissingExtraError: typer is not installed.
+        MissingExtraError: a package of the extra `cli` is not installed.
     """
-    require("typer", "cli")
+    require_installed(("typer", "rich", "yaml", "pydantic"), "cli")
     import typer
 
     # Plain help: drawing it with rich would take longer than everything else together.
@@ -63,7 +63,7 @@ def make_app() -> "typer.Typer":
             ),
         ] = False,
     ) -> None:
-        """Trains PyTorch models that are declared in a file."""
+        """Train PyTorch models that are declared in a file."""
 
     @app.command()
     def train(
@@ -99,8 +99,6 @@ def make_app() -> "typer.Typer":
 
 
 def _train(config: str, overrides: list[str], options: dict[str, Any]) -> None:
-    require("rich", "cli")
-    require("yaml", "cli")
     # A part written package.module:Name is looked for where the command was given, as by python -m.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -128,7 +126,7 @@ def _read_experiment(config: str, overrides: list[str], options: dict[str, Any])
 
 @contextmanager
 def _exit_codes(*, debug: bool) -> Iterator[None]:
-    """Turns what goes wrong into one message and an exit code."""
+    """Turn what goes wrong into one message and an exit code."""
     import typer
 
     code = 0

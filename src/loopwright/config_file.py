@@ -27,7 +27,7 @@ class ConfigSource:
     places: dict[KeyPath, str] = field(default_factory=dict)
 
     def place(self, path: KeyPath) -> str | None:
-        """Returns where a value, or the nearest one that encloses it, was written."""
+        """Return where a value, or the nearest one that encloses it, was written."""
         for length in range(len(path), 0, -1):
             if place := self.places.get(path[:length]):
                 return place
@@ -35,7 +35,7 @@ class ConfigSource:
 
 
 def read_config_file(path: str | Path) -> ConfigSource:
-    """Reads a YAML file.
+    """Read a YAML file.
 
     Raises:
         ConfigurationError: the file cannot be read, is no YAML, or its top is no mapping.
@@ -57,24 +57,22 @@ def read_config_file(path: str | Path) -> ConfigSource:
 
 
 def parse_config(text: str, *, name: str = "the configuration") -> ConfigSource:
-    """Reads YAML text.
+    """Read YAML text.
 
     Raises:
         ConfigurationError: it is no YAML, its top is no mapping, or it holds what JSON cannot.
     """
     yaml = require("yaml", "cli")
-    loader = _make_loader(yaml)(text)
+    source = ConfigSource({}, name)
     try:
+        loader = _make_loader(yaml)(text)
         node = loader.get_single_node()
-        source = ConfigSource({}, name)
         _check_nodes(node, source)
         values = loader.construct_document(node) if node is not None else {}
+    except ConfigurationError:
+        raise
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
         raise ConfigurationError(f"{name} is no valid YAML: {error}") from error
-    finally:
-        loader.dispose()
     if not isinstance(values, dict):
         raise ConfigurationError(
             f"{name}: expected a mapping with the keys dataset and model at the top, "
@@ -85,7 +83,7 @@ def parse_config(text: str, *, name: str = "the configuration") -> ConfigSource:
 
 
 def apply_overrides(source: ConfigSource, overrides: Iterable[str]) -> None:
-    """Sets values in place, each written `model.training.epochs=3` with its value in YAML.
+    """Set values in place, each written `model.training.epochs=3` with its value in YAML.
 
     Raises:
         ProblemsError: an override has no `=`, no valid YAML, or leads through a value.
@@ -113,7 +111,7 @@ def _apply(source: ConfigSource, override: str) -> None:
 
 
 def set_value(source: ConfigSource, path: KeyPath, value: Any, *, place: str) -> None:
-    """Puts a value at a path, making the mappings on the way.
+    """Put a value at a path, making the mappings on the way.
 
     Raises:
         ValueError: the path leads through a value that is neither mapping nor list.
@@ -155,9 +153,9 @@ def _parse_path(text: str) -> KeyPath:
 
 
 def _make_loader(yaml: Any) -> type[Any]:
-    """Returns a safe loader that reads 1e-3 as a number and keeps dates as text."""
+    """Return a safe loader that reads 1e-3 as a number and keeps dates as text."""
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Reads what YAML 1.2 calls its core values."""
 
     Loader.yaml_implicit_resolvers = {
@@ -170,7 +168,7 @@ def _make_loader(yaml: Any) -> type[Any]:
 
 
 def _check_nodes(top: Any, source: ConfigSource) -> None:
-    """Notes the line of every value; refuses doubled keys and documents that unfold without end."""
+    """Note the line of every value; refuses doubled keys and documents that unfold without end."""
     problems: list[Problem] = []
     count = 0
     todo: list[tuple[Any, KeyPath]] = [(top, ())] if top is not None else []
@@ -199,7 +197,7 @@ def _check_nodes(top: Any, source: ConfigSource) -> None:
 
 
 def find_unplain(value: Any, path: KeyPath = ()) -> list[Problem]:
-    """Returns a problem for each key that is no text and each value that JSON does not know."""
+    """Return a problem for each key that is no text and each value that JSON does not know."""
     if isinstance(value, dict):
         problems = []
         for key, item in value.items():

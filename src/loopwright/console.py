@@ -37,7 +37,7 @@ class ConsoleProgressCallback(TrainerCallback):
         self._began = 0.0
 
     def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Puts up the bar."""
+        """Put up the bar."""
         self._began = time.perf_counter()
         if not self._console.is_terminal:
             return
@@ -57,17 +57,17 @@ class ConsoleProgressCallback(TrainerCallback):
         self._progress.start()
 
     def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Draws the bar when it is time to."""
+        """Draw the bar when it is time to."""
         if self._progress is not None and time.perf_counter() >= self._next_draw:
             self._draw(trainer)
 
     def on_eval_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Draws the bar when it is time to."""
+        """Draw the bar when it is time to."""
         if self._progress is not None and time.perf_counter() >= self._next_draw:
             self._draw(trainer)
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Prints the line of the epoch."""
+        """Print the line of the epoch."""
         where = trainer.progress
         history = trainer.run_history
         figures = "  ".join(
@@ -76,18 +76,20 @@ class ConsoleProgressCallback(TrainerCallback):
             for name in sorted(history.get_metric_names(), key=_train_first)
         )
         total = f"/{where.epochs}" if where.epochs else ""
-        self._console.print(f"epoch {where.epoch}{total}  {figures}", highlight=False, markup=False)
+        self._console.print(
+            f"epoch {where.epoch}{total}  {figures}", highlight=False, markup=False, soft_wrap=True
+        )
 
     def on_training_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Takes the bar down."""
+        """Take the bar down."""
         self.close()
 
     def on_stop_training_error(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Takes the bar down."""
+        """Take the bar down."""
         self.close()
 
     def close(self) -> None:
-        """Takes the bar down, also after an error; a second call does nothing."""
+        """Take the bar down, also after an error; a second call does nothing."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -112,7 +114,7 @@ def _train_first(name: str) -> tuple[bool, bool, str]:
 
 
 def print_summary(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what a run found and where it lies.
+    """Print what a run found and where it lies.
 
     Args:
         results: what `Experiment.train` returns.

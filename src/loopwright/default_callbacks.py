@@ -11,7 +11,10 @@ import torch
 
 from loopwright.device import LaggedValue
 from loopwright.events import StopTrainingError, TrainerCallback
+from loopwright.hints import bottleneck_hint, fused_hint
+from loopwright.loaders import innermost
 from loopwright.progress_bar import ProgressBar
+from loopwright.train_arguments import optimizers_in
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
@@ -107,10 +110,17 @@ class TerminateOnNaNCallback(TrainerCallback):
 
 
 class PrintProgressCallback(TrainerCallback):
-    """Prints a line at the start and the end of a run and at the start of each epoch."""
+    """Prints a line at the start and the end of a run and at the start of each epoch.
+
+    At the start it says when a fused optimizer would pay, at the end whether data or the model
+    took the time.
+    """
 
     def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
         trainer.print("Starting training run")
+        for optimizer in optimizers_in(trainer.optimizer):
+            if hint := fused_hint(optimizer, trainer.device):
+                trainer.print(hint)
 
     def on_train_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
         trainer.print(f"\nStarting epoch {trainer.run_history.current_epoch}")
@@ -119,6 +129,11 @@ class PrintProgressCallback(TrainerCallback):
         trainer.print("Starting eval epoch")
 
     def on_training_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        if trainer.seconds_training:
+            workers = getattr(innermost(trainer._train_dataloader), "num_workers", None)
+            trainer.print(
+                bottleneck_hint(trainer.seconds_waiting, trainer.seconds_training, workers)
+            )
         trainer.print("Finishing training run")
 
     def on_evaluation_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
@@ -148,20 +163,17 @@ class ProgressBarCallback(TrainerCallback):
         self._count(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._close()
+        self._close(trainer)
 
     def on_eval_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._close()
+        self._close(trainer)
 
     def on_stop_training_error(self, trainer: Trainer, **kwargs: Any) -> None:
-        while self._bars:
-            self._close()
+        self._close_all(trainer)
 
-    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._bars.clear()  # left open by a run that was interrupted
-
-    def on_evaluation_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._bars.clear()
+    def on_run_interrupted(self, trainer: Trainer, **kwargs: Any) -> None:
+        """End the lines of bars that an exception left open."""
+        self._close_all(trainer)
 
     def _open(self, title: str, total: int | None) -> None:
         self._bars.append(ProgressBar(title, total))
@@ -181,8 +193,14 @@ class ProgressBarCallback(TrainerCallback):
         mean = self._loss.read(tracker.total_loss / tracker.running_count)
         return "" if mean is None else f"loss {mean:.4g}"
 
-    def _close(self) -> None:
-        self._bars.pop().close()
+    def _close(self, trainer: Trainer) -> None:
+        bar = self._bars.pop()
+        bar.note = self._note(trainer)
+        bar.close()
+
+    def _close_all(self, trainer: Trainer) -> None:
+        while self._bars:
+            self._close(trainer)
 
 
 class LogMetricsCallback(TrainerCallback):

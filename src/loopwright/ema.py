@@ -1,6 +1,6 @@
 """An exponential moving average of the weights of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import torch
@@ -42,7 +42,14 @@ class ModelEma(torch.nn.Module):
         model: torch.nn.Module,
         rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> None:
-        present = model.state_dict()
-        for name, averaged in self.module.state_dict().items():
+        present = dict(_state(model))
+        for name, averaged in _state(self.module):
             source = present[name].to(averaged.device)
-            averaged.copy_(rule(averaged, source) if averaged.is_floating_point() else source)
+            has_mean = averaged.is_floating_point() or averaged.is_complex()
+            averaged.copy_(rule(averaged, source) if has_mean else source)
+
+
+def _state(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Give parameters and buffers, one that has several names only once."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()

@@ -14,7 +14,7 @@ _PACKAGES = ("loopwright", "torch", "numpy", "safetensors")
 
 
 def describe_environment() -> dict[str, Any]:
-    """Returns versions, hardware and the git revision of the working directory, as plain values."""
+    """Return versions, hardware and the git revision of the working directory, as plain values."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -31,7 +31,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def describe_git(folder: Path) -> dict[str, Any] | None:
-    """Returns revision and whether files differ from it; None outside of a repository."""
+    """Return revision and whether files differ from it; None outside of a repository."""
     revision = _git(folder, "rev-parse", "HEAD")
     if revision is None:
         return None

@@ -89,6 +89,31 @@ class TrainerCallback:
 EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
 """The names of the documented events."""
 
+_FOREIGN_NAMES = {
+    "on_fit_start": "on_training_run_start",
+    "on_fit_end": "on_training_run_end",
+    "on_train_begin": "on_training_run_start",
+    "on_train_start": "on_training_run_start",
+    "on_train_end": "on_training_run_end",
+    "on_epoch_begin": "on_train_epoch_start",
+    "on_epoch_start": "on_train_epoch_start",
+    "on_epoch_end": "on_training_run_epoch_end",
+    "on_batch_begin": "on_train_step_start",
+    "on_batch_end": "on_train_step_end",
+    "on_step_begin": "on_train_step_start",
+    "on_step_end": "on_train_step_end",
+    "on_train_batch_begin": "on_train_step_start",
+    "on_train_batch_start": "on_train_step_start",
+    "on_train_batch_end": "on_train_step_end",
+    "on_validation_start": "on_eval_epoch_start",
+    "on_validation_end": "on_eval_epoch_end",
+    "on_validation_epoch_end": "on_eval_epoch_end",
+    "on_eval_start": "on_eval_epoch_start",
+    "on_eval_end": "on_eval_epoch_end",
+    "on_evaluate": "on_eval_epoch_end",
+}
+"""What events are called in other libraries, where a callback may have been written."""
+
 _EVENT_KEYWORDS: dict[str, tuple[str, ...]] = {
     "on_train_step_end": ("batch", "batch_output", "step"),
     "on_eval_epoch_start": ("is_intermediate",),
@@ -186,10 +211,11 @@ def _check_methods(callback: Any) -> None:
             _check_signature(callback, name)
             continue
         close = difflib.get_close_matches(name, EVENTS, n=1, cutoff=0.87)
-        if close:
+        meant = _FOREIGN_NAMES.get(name) or (close[0] if close else None)
+        if meant is not None:
             raise TypeError(
                 f"{owner.__name__}.{name} is no event of a run, so it would never be called. "
-                f"Did you mean {close[0]}? (An event of your own needs a name less alike.)"
+                f"Did you mean {meant}? (An event of your own needs a name less alike.)"
             )
 
 

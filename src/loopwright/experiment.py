@@ -51,7 +51,7 @@ class _Data:
         return self.parts[name]
 
     def get(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """Returns a part, or None where it was not declared."""
+        """Return a part, or None where it was not declared."""
         return self.parts.get(name)
 
 
@@ -83,12 +83,12 @@ class Experiment:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Experiment":
-        """Returns the experiment with these values, keyed as in a configuration file."""
+        """Return the experiment with these values, keyed as in a configuration file."""
         return cls.from_source(ConfigSource(dict(values)))
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> "Experiment":
-        """Returns the experiment that a YAML file declares.
+        """Return the experiment that a YAML file declares.
 
         Args:
             path: the file; its stem names the run unless `run.name` does.
@@ -103,7 +103,7 @@ class Experiment:
 
     @classmethod
     def from_source(cls, source: ConfigSource) -> "Experiment":
-        """Returns the experiment with values that know where they were written."""
+        """Return the experiment with values that know where they were written."""
         experiment = cls.__new__(cls)
         experiment._take(source)
         return experiment
@@ -120,7 +120,7 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """Names the run: as declared, else after its file, else after its data set."""
+        """Name the run: as declared, else after its file, else after its data set."""
         if self.spec.run.name:
             return self.spec.run.name
         stem = Path(self._source.name).stem if self._source.name.endswith((".yaml", ".yml")) else ""
@@ -128,12 +128,12 @@ class Experiment:
         return "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "run"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all values with defaults and seed filled in; `from_dict` takes them back."""
+        """Return all values with defaults and seed filled in; `from_dict` takes them back."""
         values: dict[str, Any] = self.spec.model_dump(mode="json", exclude_none=True)
         return values
 
     def train(self, callbacks: Iterable[TrainerCallback] = ()) -> dict[str, Any]:
-        """Trains the model, tests it, and leaves a run folder with all that was found.
+        """Train the model, tests it, and leaves a run folder with all that was found.
 
         The random generators of the caller are left as they were.
 
@@ -151,7 +151,8 @@ class Experiment:
             DivergedError: the loss became infinite or NaN.
         """
         clock = _StageClock()
-        with preserved_random_states(), clock.stage("total"):
+        threads = _cpu_threads(self.spec.run.threads)
+        with preserved_random_states(), threads, clock.stage("total"):
             set_seed(_seed_of(self.spec))
             parts, problems = make_parts(self.spec)
             raise_problems(problems, self._source)
@@ -194,7 +195,7 @@ class Experiment:
             raise
 
     def _fit_problems(self, parts: Parts, data: _Data) -> list[Problem]:
-        """Sends one small batch through model and loss, and makes the schedule once on trial."""
+        """Send one small batch through model and loss, and makes the schedule once on trial."""
         problems = []
         if error := _try_batch(parts.model, parts.loss, data["train"]):
             message = f"a batch of the data does not go through model and loss: {error}"
@@ -254,6 +255,7 @@ class Experiment:
             callbacks=[*watch, *parts.callbacks, *callbacks],
             device=run.device,
             precision=run.precision,
+            step_mode=run.step_mode,
             seed=_seed_of(self.spec),
             run_dir=folder.path,
         )
@@ -277,7 +279,7 @@ class Experiment:
         _raise_if_not_finite(trainer)
 
     def _test(self, trainer: Trainer, data: _Data) -> dict[str, float]:
-        """Returns the figures of the test part, by names that begin with `test_`."""
+        """Return the figures of the test part, by names that begin with `test_`."""
         trainer.evaluate(data["test"], per_device_batch_size=self.spec.model.training.batch_size)
         _raise_if_not_finite(trainer)
         history = trainer.run_history
@@ -317,8 +319,18 @@ class _StageClock:
             entry["duration"] += time.perf_counter() - began
 
 
+@contextmanager
+def _cpu_threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _settle(spec: ExperimentSpec) -> ExperimentSpec:
-    """Fills in what is drawn anew for each experiment: the seed and the run's id."""
+    """Fill in what is drawn anew for each experiment: the seed and the run's id."""
     seed = spec.run.seed if spec.run.seed is not None else secrets.randbits(32)
     run_id = spec.tracking.run_id or uuid.uuid4().hex
     return spec.model_copy(
@@ -335,7 +347,7 @@ def _seed_of(spec: ExperimentSpec) -> int:
 
 
 def _try_batch(model: nn.Module, loss: nn.Module, part: tuple[Tensor, Tensor]) -> str | None:
-    """Returns why two samples do not go through, or None; the model stays as it is."""
+    """Return why two samples do not go through, or None; the model stays as it is."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

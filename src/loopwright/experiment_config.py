@@ -42,7 +42,7 @@ class ComponentSpec(Spec):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Returns all keys but `type`."""
+        """Return all keys but `type`."""
         return dict(self.model_extra or {})
 
 
@@ -64,7 +64,7 @@ class SamplesSpec(Spec):
         return self
 
     def complete(self) -> dict[str, float]:
-        """Returns the parts with what was left out filled in."""
+        """Return the parts with what was left out filled in."""
         return complete_samples(train=self.train, test=self.test, validation=self.validation)
 
 
@@ -134,8 +134,11 @@ class RunSpec(Spec):
     where it is left out."""
     device: str | None = None
     """Such as cpu, cuda or cuda:1; the accelerator of the machine where it is left out."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads that torch uses on the CPU during the run; as set before where it is left out."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    step_mode: Literal["eager", "compile", "capture", "auto"] = "eager"
+    step_mode: Literal["eager"] = "eager"
+    """How a step is executed."""
     checkpoint: dict[str, Any] | None = None
     callbacks: tuple[Component, ...] = ()
 
@@ -159,7 +162,7 @@ UNSUPPORTED = (
 
 
 def schema_problems(source: ConfigSource) -> tuple[ExperimentSpec | None, list[Problem]]:
-    """Checks keys, types and ranges; returns the spec, or None and every mistake found."""
+    """Check keys, types and ranges; returns the spec, or None and every mistake found."""
     problems = find_unplain(source.values)
     if problems:
         return None, problems
@@ -173,7 +176,7 @@ def schema_problems(source: ConfigSource) -> tuple[ExperimentSpec | None, list[P
 
 
 def raise_problems(problems: list[Problem], source: ConfigSource) -> None:
-    """Raises all mistakes at once, in the order of the file; does nothing without any.
+    """Raise all mistakes at once, in the order of the file; without any do nothing.
 
     Raises:
         ProblemsError: there is at least one.
@@ -186,7 +189,7 @@ def raise_problems(problems: list[Problem], source: ConfigSource) -> None:
 
 
 def component_paths(values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str | int, ...], Any]]:
-    """Gives the kind, path and raw value of every part named in a configuration, valid or not."""
+    """Give the kind, path and raw value of every part named in a configuration, valid or not."""
     for kind, path in _COMPONENTS:
         yield kind, path, find_value(values, path)
     for kind, path in _COMPONENT_LISTS:
@@ -210,7 +213,7 @@ _COMPONENT_LISTS = (
 
 
 def find_value(values: Any, path: tuple[str | int, ...]) -> Any:
-    """Returns what stands at a path; None where nothing does."""
+    """Return what stands at a path; None where nothing does."""
     for part in path:
         if isinstance(values, Mapping):
             values = values.get(part)
@@ -230,7 +233,7 @@ def _unsupported_problems(values: Mapping[str, Any]) -> list[Problem]:
 
 
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Gives one problem for each place; of a union, what each of its types expects."""
+    """Give one problem for each place; of a union, what each of its types expects."""
     by_path: dict[tuple[str | int, ...], list[Problem]] = {}
     for one in error.errors(include_url=False):
         path = _path_in(values, one["loc"])
@@ -245,7 +248,7 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Pro
 
 
 def _path_in(values: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """Returns the part of a pydantic location that leads through the values, without type names."""
+    """Return the part of a pydantic location that leads through the values, without type names."""
     path: list[str | int] = []
     for part in loc:
         if not isinstance(values, Mapping | list | tuple):
@@ -256,7 +259,7 @@ def _path_in(values: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
 
 
 def _known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
-    """Returns the keys that may stand beside the last one of a path."""
+    """Return the keys that may stand beside the last one of a path."""
     spec: Any = ExperimentSpec
     for part in path[:-1]:
         spec = spec.model_fields[part].annotation if part in spec.model_fields else None

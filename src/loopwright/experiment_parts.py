@@ -20,7 +20,7 @@ from loopwright.experiment_config import ComponentSpec, ExperimentSpec, componen
 from loopwright.models import build_model, models
 from loopwright.models.base import INFERRED as MODEL_INFERRED
 from loopwright.problems import Problem
-from loopwright.registry import UnknownNameError
+from loopwright.registry import UnknownNameError, nearest_name
 
 _FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "data set": (datasets.get, ()),
@@ -52,7 +52,7 @@ class Parts:
 
 
 def part_problems(values: Mapping[str, Any]) -> list[Problem]:
-    """Returns every unknown name and every argument that does not fit the part it is for."""
+    """Return every unknown name and every argument that does not fit the part it is for."""
     problems = []
     for kind, path, raw in component_paths(values):
         name, arguments = _split(raw)
@@ -78,7 +78,7 @@ def part_problems(values: Mapping[str, Any]) -> list[Problem]:
 
 
 def make_parts(spec: ExperimentSpec) -> tuple[Parts, list[Problem]]:
-    """Makes all parts of a run; where one cannot be made, a problem says why and it is left out.
+    """Make all parts of a run; where one cannot be made, a problem says why and it is left out.
 
     The weights are drawn from torch's global generator: seed it before.
     """
@@ -100,8 +100,14 @@ def make_parts(spec: ExperimentSpec) -> tuple[Parts, list[Problem]]:
         parts.model = build_model(
             component.type, component.arguments, features=parts.features, labels=parts.labels
         )
+        if not isinstance(parts.model, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module, got {type(parts.model).__name__}")
+        if not any(parameter.requires_grad for parameter in parts.model.parameters()):
+            raise ValueError("the model has no parameter to train")
     with _telling(problems, "model", "training", "loss"):
         component = training.loss or default_loss(parts.labels)
+        if component.type == "cross_entropy" and not isinstance(parts.labels, ClassLabel):
+            raise ValueError("cross_entropy compares classes, and the labels are numbers")
         parts.loss = losses.losses.get(component.type)(**component.arguments)
     for index, component in enumerate(choose_metrics(spec, parts.labels)):
         with _telling(problems, "model", "training", "metrics", index):
@@ -112,6 +118,8 @@ def make_parts(spec: ExperimentSpec) -> tuple[Parts, list[Problem]]:
     for index, component in enumerate(spec.run.callbacks):
         with _telling(problems, "run", "callbacks", index):
             parts.callbacks.append(callbacks.get(component.type)(**component.arguments))
+            if problem := _watch_problem(parts, spec, index):
+                problems.append(problem)
     with _telling(problems, "model", "training", "optimizer"):
         # An identity has no parameters: the model could not be made, and that is told already.
         parameters = list(parts.model.parameters()) or [nn.Parameter(torch.zeros(1, 1))]
@@ -122,14 +130,32 @@ def make_parts(spec: ExperimentSpec) -> tuple[Parts, list[Problem]]:
     return parts, problems
 
 
+def _watch_problem(parts: Parts, spec: ExperimentSpec, index: int) -> Problem | None:
+    """Return a problem if a callback watches a metric that this run is not going to record."""
+    watched = getattr(parts.callbacks[-1], "watch_metric", None)
+    known = ["train_loss_epoch", *(f"train_{name}" for name in parts.train_metrics)]
+    if spec.dataset.samples.validation is not None:
+        known += ["eval_loss_epoch", *parts.metrics]
+        known += [f"ema_model_{name}" for name in ("eval_loss_epoch", *parts.metrics)]
+    if not isinstance(watched, str) or watched in known:
+        return None
+    hint = "" if spec.dataset.samples.validation else "; dataset.samples names no validation part"
+    return Problem(
+        path=("run", "callbacks", index, "watch_metric"),
+        message=f"expected a metric of this run (known: {', '.join(known)}){hint}",
+        value=watched,
+        suggestion=nearest_name(watched, known),
+    )
+
+
 def default_loss(labels: Array) -> ComponentSpec:
-    """Returns the loss for labels where none is declared."""
+    """Return the loss for labels where none is declared."""
     is_class = isinstance(labels, ClassLabel)
     return ComponentSpec(type="cross_entropy" if is_class else "mean_squared_error")
 
 
 def choose_metrics(spec: ExperimentSpec, labels: Array) -> tuple[ComponentSpec, ...]:
-    """Returns the declared metrics, or those for the labels where none are declared."""
+    """Return the declared metrics, or those for the labels where none are declared."""
     if spec.model.training.metrics is not None:
         return spec.model.training.metrics
     return (ComponentSpec(type="accuracy"),) if isinstance(labels, ClassLabel) else ()
@@ -137,7 +163,7 @@ def choose_metrics(spec: ExperimentSpec, labels: Array) -> tuple[ComponentSpec, 
 
 @contextmanager
 def _telling(problems: list[Problem], *path: str | int) -> Iterator[None]:
-    """Turns what a part refuses into a problem at its place."""
+    """Turn what a part refuses into a problem at its place."""
     try:
         yield
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -145,7 +171,7 @@ def _telling(problems: list[Problem], *path: str | int) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says, or its name where it says nothing."""
+    """Return the first line of what an error says, or its name where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
 
@@ -154,7 +180,8 @@ def _device_problems(device: str | None) -> list[Problem]:
     try:
         pick_device(device)
     except (ValueError, RuntimeError) as error:
-        return [Problem(path=("run", "device"), message=first_line(error), value=device)]
+        message = f"expected a device of this machine ({first_line(error)})"
+        return [Problem(path=("run", "device"), message=message, value=device)]
     return []
 
 

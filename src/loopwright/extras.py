@@ -1,13 +1,15 @@
 """Importing optional packages, with the install command where one is missing."""
 
+from collections.abc import Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from loopwright.errors import MissingExtraError
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Imports an optional module or says how to install it.
+    """Import an optional module or says how to install it.
 
     Args:
         module: the dotted name to import, such as `rich.table`.
@@ -22,8 +24,23 @@ def require(module: str, extra: str) -> ModuleType:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # The package is there; what it needs in turn is not, and its own error says so.
-        raise MissingExtraError(
-            f"{package!r} is needed here and is not installed. "
-            f'Install it with: pip install "loopwright[{extra}]"',
-            name=package,
-        ) from None
+        raise _missing(package, extra) from None
+
+
+def require_installed(packages: Iterable[str], extra: str) -> None:
+    """Look for optional packages without importing them, which takes no time.
+
+    Raises:
+        MissingExtraError: one of them is not installed.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise _missing(package, extra)
+
+
+def _missing(package: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{package!r} is needed here and is not installed. "
+        f'Install it with: pip install "loopwright[{extra}]"',
+        name=package,
+    )

@@ -110,11 +110,8 @@ class ModelFreezer:
     ) -> dict[int, dict[str, list[nn.Parameter]]]:
         """Unfreeze the layer groups from one index to another, both included.
 
-        By default all.
-
-        Returns:
-            What was frozen until now, by index of the layer group: each value is a parameter
-            group, ready for `optimizer.add_param_group`.
+        By default all. Returns what was frozen until now, by index of the layer group, each value
+        a parameter group that is ready for `optimizer.add_param_group`.
 
         Raises:
             ValueError: There is no layer group of that index.

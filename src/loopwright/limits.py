@@ -54,8 +54,9 @@ class LimitEvalStepsCallback(TrainerCallback):
     def on_eval_epoch_start(
         self, trainer: Trainer, is_intermediate: bool = False, **kwargs: Any
     ) -> None:
-        if is_intermediate or not self.limit_intermediate_only:
-            trainer.max_eval_batches = self.num_eval_steps
+        applies = is_intermediate or not self.limit_intermediate_only
+        # Set either way: an evaluation that was interrupted has left its limit behind.
+        trainer.max_eval_batches = self.num_eval_steps if applies else None
 
     def on_eval_epoch_end(
         self, trainer: Trainer, is_intermediate: bool = False, **kwargs: Any

@@ -26,7 +26,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from loopwright.data import epoch_order
+from loopwright.data import DataLoaderSlice, epoch_order
 from loopwright.errors import NotSupportedError
 from loopwright.seed import derive_seed, fixed_draws
 
@@ -35,11 +35,14 @@ _BLOCK_BYTES = 2**20  # rows gathered at once: fewer calls, and still in a core'
 
 
 class EpochLoader(ABC):
-    """Gives the batches of an epoch. Set `epoch` (from 1) and `start` before iterating."""
+    """Gives the batches of an epoch. Set `seed`, `epoch` and `start` before iterating."""
 
     dataset: Any
     batch_size: int | None
+    seed: int = 0
+    """The seed of the run."""
     epoch: int = 1
+    """The epoch, from 1."""
     start: int = 0
     """How many batches at the head of the epoch are left out, when a run is resumed."""
 
@@ -65,7 +68,6 @@ class TensorLoader(EpochLoader):
         columns: "Columns",
         *,
         batch_size: int,
-        seed: int,
         shuffle: bool = False,
         drop_last: bool = False,
         sampler: Iterable[int] | None = None,
@@ -77,7 +79,6 @@ class TensorLoader(EpochLoader):
         self.device: torch.device | None = None
         self._columns = columns
         self._resident: list[torch.Tensor] | None = None
-        self._seed = seed
         self._shuffle = shuffle
 
     def __len__(self) -> int:
@@ -95,8 +96,9 @@ class TensorLoader(EpochLoader):
         return sum(column.nbytes for column in self._columns.tensors)
 
     def move_to(self, device: torch.device) -> None:
-        """Give batches from a copy of the columns on `device`, made at the next epoch."""
+        """Give batches from a copy of the columns on `device`, made now."""
         self.device = device
+        self._columns_in_place()
 
     def close(self) -> None:
         self._resident = None
@@ -120,9 +122,9 @@ class TensorLoader(EpochLoader):
         """Return the rows of this epoch in order, or None for all rows as they stand."""
         rows = self._columns.rows
         if self.sampler is not None:
-            chosen = torch.tensor(list(self.sampler), dtype=torch.int64)
+            chosen = _rows(list(self.sampler), self._columns.num_rows)
         elif self._shuffle:
-            chosen = epoch_order(self._columns.num_rows, self._seed, self.epoch)
+            chosen = epoch_order(self._columns.num_rows, self.seed, self.epoch)
         else:
             return rows
         return chosen if rows is None else rows[chosen]
@@ -137,7 +139,9 @@ class TensorLoader(EpochLoader):
         size = self.batch_size or 1
         bytes_per_row = max(1, self.num_bytes // max(1, len(columns[0])))
         block = max(1, _BLOCK_BYTES // (bytes_per_row * size)) * size
-        order = order[self.start * size : self._last_row(len(order))].to(columns[0].device)
+        order = order[self.start * size : self._last_row(len(order))]
+        if columns[0].is_cuda:  # a copy from pinned memory does not wait for the device
+            order = order.pin_memory().to(columns[0].device, non_blocking=True)
         for begin in range(0, len(order), block):
             rows = order[begin : begin + block]
             parts = [column.index_select(0, rows).split(size) for column in columns]
@@ -146,12 +150,12 @@ class TensorLoader(EpochLoader):
     def _sliced(self, columns: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         """Give views of the data, unless the caller turns out to write into its batches.
 
-        The first batch is a copy: when its version counter has moved by the time of the second,
-        all others are copies too.
+        The first batch is a copy: when that has changed by the time of the second, all others are
+        copies too. Writing into a later one alone is seen by its version counter.
         """
         size = self.batch_size or 1
         last = self._last_row(len(columns[0]))
-        versions = [column._version for column in columns]
+        versions = _versions(columns)
         writes = False
         for begin in range(self.start * size, last, size):
             batch = [column[begin : min(begin + size, last)] for column in columns]
@@ -160,13 +164,25 @@ class TensorLoader(EpochLoader):
                 batch = [part.clone() for part in batch]
             yield batch
             if first:
-                writes = any(part._version for part in batch)
-            elif not writes and versions != [column._version for column in columns]:
+                rows = slice(begin, begin + size)
+                writes = not all(map(torch.equal, batch, [column[rows] for column in columns]))
+            elif not writes and versions != _versions(columns):
                 raise RuntimeError(
                     f"A batch was changed in place at position {begin // size} of the epoch, but "
                     "the first batch was not, so this one was a view of the dataset, which is now "
                     "changed. Use an operation that makes a new tensor, or clone the batch."
                 )
+
+
+def _versions(columns: list[torch.Tensor]) -> list[int]:
+    """Return how often each tensor was written to; tensors of inference mode do not count it."""
+    return [0 if column.is_inference() else column._version for column in columns]
+
+
+def _rows(indices: Iterable[int], num_rows: int) -> torch.Tensor:
+    """Return row numbers, int64; negative indices count from the end."""
+    rows = torch.as_tensor(indices, dtype=torch.int64)
+    return torch.where(rows < 0, rows + num_rows, rows)
 
 
 @dataclass(frozen=True)
@@ -202,7 +218,7 @@ def columns_of(dataset: Any) -> Columns | None:
         inner = columns_of(dataset.dataset)
         if inner is None:
             return None
-        rows = torch.as_tensor(dataset.indices, dtype=torch.int64)
+        rows = _rows(dataset.indices, inner.num_rows)
         rows = rows if inner.rows is None else inner.rows[rows]
         return Columns(inner.tensors, rows, inner.is_single)
     return None
@@ -216,18 +232,51 @@ def _keeps(dataset: Any, base: type) -> bool:
     """Whether a dataset makes its samples as `base` does."""
     return all(
         getattr(type(dataset), name, None) is getattr(base, name, None)
-        for name in ("__getitem__", "__getitems__")
+        for name in ("__len__", "__getitem__", "__getitems__")
     )
+
+
+_NOT_INDEXED = (torch.uint16, torch.uint32, torch.uint64)  # index_select does not take them
 
 
 def _column(data: torch.Tensor | np.ndarray) -> torch.Tensor | None:
     if isinstance(data, np.ndarray):
-        if data.dtype.kind not in "biufc" or not data.dtype.isnative:
+        try:
+            data = _tensor_of(data)
+        except (TypeError, ValueError):  # strings, objects, foreign byte orders
             return None
-        readable = data if data.flags.writeable and min(data.strides, default=0) >= 0 else None
-        data = torch.from_numpy(data.copy() if readable is None else readable)
     plain = data.layout == torch.strided and data.ndim > 0 and not data.requires_grad
-    return data if plain else None
+    return data if plain and data.dtype not in _NOT_INDEXED else None
+
+
+def _tensor_of(array: np.ndarray) -> torch.Tensor:
+    """Return a tensor over an array's own memory where torch can share it, else over a copy."""
+    shareable = array.flags.writeable and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if shareable else array.copy())
+
+
+def _as_dataset(dataset: Any) -> Any:
+    """Return a tuple of arrays as the dataset of rows that is meant; other data as it is."""
+    if type(dataset) is not tuple or not dataset or not all(map(_is_array, dataset)):
+        return dataset
+    _check_lengths(dataset)
+    try:
+        tensors = [_tensor_of(a) if isinstance(a, np.ndarray) else a for a in dataset]
+    except (TypeError, ValueError) as error:
+        dtypes = ", ".join(str(array.dtype) for array in dataset)
+        raise ValueError(
+            f"A dataset of arrays with dtypes {dtypes} do not become tensors: {error}."
+        ) from None
+    return TensorDataset(*tensors)
+
+
+def _check_lengths(arrays: Iterable[Any]) -> None:
+    lengths = [len(array) for array in arrays]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"The arrays of a dataset have different lengths: {lengths}. Each must hold one row "
+            "per sample."
+        )
 
 
 def _tuple_columns(data: Iterable[Any]) -> Columns | None:
@@ -235,12 +284,7 @@ def _tuple_columns(data: Iterable[Any]) -> Columns | None:
     tensors = [column for column in columns if column is not None]
     if len(tensors) < len(columns) or not tensors:
         return None
-    lengths = {len(tensor) for tensor in tensors}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"The arrays of a dataset have different lengths: {[len(t) for t in tensors]}. "
-            "Each must hold one row per sample."
-        )
+    _check_lengths(tensors)
     if len({tensor.device for tensor in tensors}) > 1:
         return None
     return Columns(tensors, None, is_single=False)
@@ -260,11 +304,10 @@ class BatchKey(list[int]):
 class _KeyedBatches(Sampler[BatchKey]):
     """Numbers the batches of a batch sampler and attaches to each its seed."""
 
-    def __init__(self, batches: Iterable[list[int]], seed: int) -> None:
+    def __init__(self, batches: Iterable[list[int]]) -> None:
         self.batches = batches
-        self.seed = seed
+        self.seed = self.start = 0
         self.epoch = 1
-        self.start = 0
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]  # a TypeError is what len() promises
@@ -278,9 +321,9 @@ class _KeyedBatches(Sampler[BatchKey]):
 class _EpochOrder(Sampler[int]):
     """Visits the samples of a dataset in the order of the epoch."""
 
-    def __init__(self, dataset: Sized, seed: int) -> None:
+    def __init__(self, dataset: Sized) -> None:
         self.dataset = dataset
-        self.seed = seed
+        self.seed = 0
         self.epoch = 1
 
     def __len__(self) -> int:
@@ -332,7 +375,6 @@ class MapLoader(EpochLoader):
         dataset: Any,
         *,
         batch_size: int,
-        seed: int,
         shuffle: bool = False,
         drop_last: bool = False,
         sampler: Iterable[int] | None = None,
@@ -347,17 +389,20 @@ class MapLoader(EpochLoader):
         self.num_workers = worker_options.get("num_workers", 0)
         if self.num_workers:
             worker_options.setdefault("persistent_workers", True)
-        self._order = _EpochOrder(dataset, seed) if shuffle and sampler is None else None
-        self.sampler = sampler or self._order or SequentialSampler(dataset)
-        self.batch_sampler = batch_sampler or BatchSampler(self.sampler, batch_size, drop_last)
-        self._keys = _KeyedBatches(self.batch_sampler, seed)
+        self._order = _EpochOrder(dataset) if shuffle and sampler is None else None
+        self.sampler = _first(sampler, self._order, SequentialSampler(dataset))
+        self.batch_sampler = _first(
+            batch_sampler, BatchSampler(self.sampler, batch_size, drop_last)
+        )
+        self._keys = _KeyedBatches(self.batch_sampler)
+        self._generator = torch.Generator()
         maker: Any = _BatchMaker(dataset, self.collate_fn, fixes_draws=reproducible_draws)
         self._make_loader = partial(
             DataLoader,
             maker,
             batch_sampler=self._keys,
             collate_fn=_as_made,
-            generator=torch.Generator(),
+            generator=self._generator,
             **worker_options,
         )
         self._loader: DataLoader[Any] | None = None
@@ -366,15 +411,20 @@ class MapLoader(EpochLoader):
         return len(self._keys)
 
     def __iter__(self) -> Iterator[Any]:
-        self._keys.epoch, self._keys.start = self.epoch, self.start
+        self._keys.seed, self._keys.epoch, self._keys.start = self.seed, self.epoch, self.start
         if self._order is not None:
-            self._order.epoch = self.epoch
+            self._order.seed, self._order.epoch = self.seed, self.epoch
+        self._generator.manual_seed(derive_seed(self.seed, _DRAWS_STREAM, self.epoch))
         if self._loader is None:
             self._loader = self._make_loader()
         return iter(self._loader)
 
     def close(self) -> None:
         self._loader = None
+
+
+def _first(*candidates: Any) -> Any:
+    return next(candidate for candidate in candidates if candidate is not None)
 
 
 class IterableLoader(EpochLoader):
@@ -389,14 +439,12 @@ class IterableLoader(EpochLoader):
         dataset: Any,
         *,
         batch_size: int,
-        seed: int,
         reproducible_draws: bool = True,
         **options: Any,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = options.get("num_workers", 0)
-        self._seed = seed
         self._fixes_draws = reproducible_draws and not self.num_workers
         self._generator = torch.Generator()
         self._loader: DataLoader[Any] = DataLoader(
@@ -412,15 +460,15 @@ class IterableLoader(EpochLoader):
                 "Iterable data cannot be entered in the middle of an epoch in this version. "
                 "Resume from a state that was saved at the end of an epoch."
             )
-        self._generator.manual_seed(derive_seed(self._seed, _DRAWS_STREAM, self.epoch))
+        self._generator.manual_seed(derive_seed(self.seed, _DRAWS_STREAM, self.epoch))
         return self._with_fixed_draws() if self._fixes_draws else iter(self._loader)
 
     def _with_fixed_draws(self) -> Iterator[Any]:
         position, end = 0, object()
-        with fixed_draws(derive_seed(self._seed, _DRAWS_STREAM, self.epoch)):
+        with fixed_draws(derive_seed(self.seed, _DRAWS_STREAM, self.epoch)):
             batches = iter(self._loader)
         while True:
-            with fixed_draws(derive_seed(self._seed, _DRAWS_STREAM, self.epoch, position)):
+            with fixed_draws(derive_seed(self.seed, _DRAWS_STREAM, self.epoch, position)):
                 batch = next(batches, end)
             if batch is end:
                 return
@@ -451,7 +499,6 @@ def make_loader(
     *,
     given: Collection[str],
     collate_fn: Callable[[list[Any]], Any] | None,
-    seed: int,
 ) -> EpochLoader:
     """Make the loader that suits a dataset.
 
@@ -461,18 +508,17 @@ def make_loader(
             what a dataset draws from the global generators is fixed per batch.
         given: The names of the options that the user chose; the others are defaults.
         collate_fn: Makes a batch of a list of samples.
-        seed: The seed of the run.
 
     Raises:
         TypeError: An option is not known.
         ValueError: Options contradict each other or the dataset.
     """
     _check_options(options, given)
-    options = dict(options)
+    dataset, options = _as_dataset(dataset), dict(options)
     if collate_fn is None:
         collate_fn = options.pop("collate_fn", None)
     if isinstance(dataset, IterableDataset):
-        return _iterable_loader(dataset, options, given=given, collate_fn=collate_fn, seed=seed)
+        return _iterable_loader(dataset, options, given=given, collate_fn=collate_fn)
     if options.get("batch_size") is None and "batch_sampler" not in options:
         raise ValueError(
             "batch_size is None, which means a dataset that gives whole batches; that is for "
@@ -491,10 +537,10 @@ def make_loader(
     )
     columns = columns_of(dataset) if by_index else None
     if columns is not None:
-        return TensorLoader(dataset, columns, seed=seed, **own)
+        return TensorLoader(dataset, columns, **own)
     extra = _only(options, "batch_sampler", "reproducible_draws", *_WORKER_OPTIONS)
     own.setdefault("batch_size", 1)
-    return MapLoader(dataset, seed=seed, collate_fn=collate_fn, **own, **extra)
+    return MapLoader(dataset, collate_fn=collate_fn, **own, **extra)
 
 
 def _iterable_loader(
@@ -503,7 +549,6 @@ def _iterable_loader(
     *,
     given: Collection[str],
     collate_fn: Callable[[list[Any]], Any] | None,
-    seed: int,
 ) -> IterableLoader:
     refused = [name for name in ("shuffle", "sampler", "batch_sampler") if name in given]
     if any(options[name] for name in refused):
@@ -516,7 +561,7 @@ def _iterable_loader(
     if not options["num_workers"]:
         options.pop("worker_init_fn", None)
     kept = _only(options, "batch_size", "drop_last", "reproducible_draws", *_WORKER_OPTIONS)
-    return IterableLoader(dataset, seed=seed, collate_fn=collate_fn, **kept)
+    return IterableLoader(dataset, collate_fn=collate_fn, **kept)
 
 
 def _only(options: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -538,3 +583,25 @@ def _check_options(options: dict[str, Any], given: Collection[str]) -> None:
     if clash:
         owner = "batch_sampler" if "batch_sampler" in options else "sampler"
         raise ValueError(f"{owner} decides the order itself: leave out {', '.join(clash)}.")
+
+
+def innermost(loader: Any) -> Any:
+    """Return the loader inside any `DataLoaderSlice`."""
+    while isinstance(loader, DataLoaderSlice):
+        loader = loader.dl
+    return loader
+
+
+def close_loader(loader: Any) -> None:
+    """Close a loader that a trainer made; leave one that the user made alone."""
+    inner = innermost(loader)
+    if isinstance(inner, EpochLoader):
+        inner.close()
+
+
+def length_of(loader: Any) -> int | None:
+    """Return the number of batches; None without a loader or for data of unknown length."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None

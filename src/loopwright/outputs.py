@@ -55,17 +55,18 @@ class _Column:
         part = part.detach()
         if part.ndim == 0:
             part = part.reshape(1)
-        if self._num_rows is None or (self._whole is None and self._parts):
+        if self._num_rows is None or self._parts:
             self._parts.append(part)
             return
         if self._whole is None:
-            if len(part) > self._num_rows:
-                self._parts.append(part)
-                return
             self._whole = part.new_empty((self._num_rows, *part.shape[1:]))
-        end = self._filled + len(part)
-        if part.shape[1:] != self._whole.shape[1:] or end > self._num_rows:
+        if part.shape[1:] != self._whole.shape[1:]:
             raise _unjoinable(part.shape, self._whole.shape)
+        end = self._filled + len(part)
+        if end > self._num_rows or part.dtype != self._whole.dtype:
+            self._parts = [self._whole[: self._filled], part]  # not one row for each sample
+            self._whole = None
+            return
         self._whole[self._filled : end] = part
         self._filled = end
 

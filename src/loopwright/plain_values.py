@@ -26,7 +26,7 @@ _URL_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+(@)")
 
 
 def to_plain(value: object) -> Any:
-    """Returns `value` as what JSON knows: dicts, lists, strings, finite numbers, booleans, None.
+    """Return `value` as what JSON knows: dicts, lists, strings, finite numbers, booleans, None.
 
     Numbers that are not finite become "NaN", "Infinity" or "-Infinity"; an object that has no plain
     form becomes the name of its type, so that nothing from memory gets into a file.
@@ -49,14 +49,14 @@ def to_plain(value: object) -> Any:
 
 
 def read_number(value: object) -> object:
-    """Returns the number that `to_plain` had to write as a name, and anything else unchanged."""
+    """Return the number that `to_plain` had to write as a name, and anything else unchanged."""
     if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
         return float(value)
     return value
 
 
 def mask_secrets(value: Any) -> Any:
-    """Returns plain values with every secret replaced by `***`.
+    """Return plain values with every secret replaced by `***`.
 
     Masked are strings below a key that ends in key, token, secret, password or credentials, and
     passwords inside of URLs. Numbers stay: `num_tokens` and `key_dim` are no secrets.
@@ -74,7 +74,7 @@ def mask_secrets(value: Any) -> Any:
 
 
 def looks_secret(key: str) -> bool:
-    """Tells whether what stands under this key should not be stored."""
+    """Tell whether what stands under this key should not be stored."""
     return re.sub(r"[^a-z]", "", key.lower()).endswith(_SECRET_ENDINGS)
 
 

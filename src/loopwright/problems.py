@@ -56,7 +56,7 @@ class ProblemsError(ConfigurationError):
 
 
 def write_path(path: tuple[str | int, ...]) -> str:
-    """Returns a path as people write it, such as `dataset.preprocessors[0].type`."""
+    """Return a path as people write it, such as `dataset.preprocessors[0].type`."""
     text = ""
     for part in path:
         if isinstance(part, int):

@@ -33,7 +33,7 @@ class Registry(Generic[Part]):
         self._parts: dict[str, Part] = {}
 
     def register(self, name: str) -> Callable[[Part], Part]:
-        """Returns a decorator that gives what it decorates a name.
+        """Return a decorator that gives what it decorates a name.
 
         Raises:
             ValueError: the name is taken, or holds a colon.
@@ -46,7 +46,7 @@ class Registry(Generic[Part]):
         return decorate
 
     def add(self, name: str, part: Part) -> None:
-        """Gives a part a name.
+        """Give a part a name.
 
         Raises:
             ValueError: the name is taken, or holds a colon.
@@ -61,7 +61,7 @@ class Registry(Generic[Part]):
         self._parts[name] = part
 
     def get(self, name: str) -> Part:
-        """Returns the part with this name or at this path.
+        """Return the part with this name or at this path.
 
         Raises:
             UnknownNameError: there is none.
@@ -73,7 +73,7 @@ class Registry(Generic[Part]):
         return self._parts[name]
 
     def names(self) -> tuple[str, ...]:
-        """Returns all registered names in alphabetical order."""
+        """Return all registered names in alphabetical order."""
         return tuple(sorted(self._parts))
 
     def __contains__(self, name: object) -> bool:
@@ -115,7 +115,7 @@ class Registry(Generic[Part]):
 
 
 def nearest_name(name: str, names: "list[str] | tuple[str, ...]") -> str | None:
-    """Returns the name that was probably meant; None where nothing comes close."""
+    """Return the name that was probably meant; None where nothing comes close."""
     lower = {candidate.lower(): candidate for candidate in names}
     matches = get_close_matches(name.lower(), lower, n=1)
     return lower[matches[0]] if matches else None

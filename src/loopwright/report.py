@@ -17,7 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 34
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Writes report.html into a run folder, in one move, and returns its path."""
+    """Write report.html into a run folder, in one move, and returns its path."""
     path = Path(run_dir) / REPORT_FILE
     page = render_report(read_run(run_dir))
     aside = path.with_name(f".{path.name}.tmp")
@@ -27,7 +27,7 @@ def write_report(run_dir: str | Path) -> Path:
 
 
 def render_report(run: RunRecord) -> str:
-    """Returns the page for a run: figures, curves, epochs, configuration and environment.
+    """Return the page for a run: figures, curves, epochs, configuration and environment.
 
     The page loads nothing from elsewhere and runs no script; every text from the run is escaped.
     """
@@ -84,7 +84,7 @@ def _figures(run: RunRecord) -> str:
 
 
 def _headline(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Returns the figures to show first: those of the test set, else those of the last epoch."""
+    """Return the figures to show first: those of the test set, else those of the last epoch."""
     numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
     test = [(name, value) for name, value in numbers.items() if name.startswith("test_")]
     loss_first = sorted(test, key=lambda item: item[0] != "test_loss")
@@ -109,7 +109,7 @@ def _curves(run: RunRecord) -> str:
 def _group_curves(
     curves: Mapping[str, Sequence[tuple[int, float]]],
 ) -> dict[str, dict[str, Sequence[tuple[int, float]]]]:
-    """Puts what belongs together into one chart: the losses of train and eval into "loss"."""
+    """Put what belongs together into one chart: the losses of train and eval into "loss"."""
     groups: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
     for name, points in curves.items():
         words = name.removesuffix("_epoch").split("_")
@@ -126,7 +126,7 @@ def _group_curves(
 
 
 def render_chart(title: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    """Returns one chart as an SVG figure; empty where no value is finite.
+    """Return one chart as an SVG figure; empty where no value is finite.
 
     Args:
         title: what the vertical axis shows.
@@ -178,7 +178,7 @@ class _Axes:
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
-    """Returns round, rising values, the first at most `low` and the last at least `high`."""
+    """Return round, rising values, the first at most `low` and the last at least `high`."""
     spread = high / 2 - low / 2  # halves, so that the largest floats do not overflow
     if spread <= abs(high) * 1e-9:
         spread = abs(high) * 0.05 or 0.5
@@ -323,7 +323,7 @@ def _css_name(status: str) -> str:
 
 
 def format_number(value: float | str) -> str:
-    """Returns a number with four figures that matter, short enough for a table."""
+    """Return a number with four figures that matter, short enough for a table."""
     if isinstance(value, str):
         return value
     if not math.isfinite(value):
@@ -334,12 +334,12 @@ def format_number(value: float | str) -> str:
 
 
 def format_count(value: float) -> str:
-    """Returns a count with thousands set apart."""
+    """Return a count with thousands set apart."""
     return f"{value:,.0f}"
 
 
 def format_duration(seconds: float) -> str:
-    """Returns a duration in the units a person would choose."""
+    """Return a duration in the units a person would choose."""
     if seconds < 60:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -55,11 +55,11 @@ class RunFolder:
         self._write_status()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Writes config.yaml, secrets masked."""
+        """Write config.yaml, secrets masked."""
         _write_text(self.path / CONFIG_FILE, to_yaml(mask_secrets(to_plain(config))))
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Notes that training begins, with what the trainer was called with.
+        """Note that training begins, with what the trainer was called with.
 
         Where no declared configuration was written, this one becomes config.yaml too.
         """
@@ -75,7 +75,7 @@ class RunFolder:
     def log(
         self, epoch: int, step: int, metrics: Mapping[str, float], event: str | None = None
     ) -> None:
-        """Appends one line to the metrics log and lets it reach the operating system.
+        """Append one line to the metrics log and lets it reach the operating system.
 
         Args:
             epoch: counted from 1.
@@ -93,24 +93,24 @@ class RunFolder:
             self._write_status()
 
     def finish(self, results: Mapping[str, Any]) -> None:
-        """Writes the results and the report, and notes that the run is complete."""
+        """Write the results and the report, and notes that the run is complete."""
         _write_json(self.path / RESULTS_FILE, to_plain(results))
         self._set_status("finished")
         write_report(self.path)
 
     def add_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Adds figures to the results of a finished run, as from its evaluation on a test set."""
+        """Add figures to the results of a finished run, as from its evaluation on a test set."""
         results = read_json(self.path / RESULTS_FILE)
         results["metrics"] = results.get("metrics", {}) | to_plain(metrics)
         _write_json(self.path / RESULTS_FILE, results)
         write_report(self.path)
 
     def fail(self, message: str) -> None:
-        """Notes that the run ended with an error."""
+        """Note that the run ended with an error."""
         self._end("failed", message)
 
     def stop(self, message: str) -> None:
-        """Notes that the run was stopped from outside, as by Ctrl-C."""
+        """Note that the run was stopped from outside, as by Ctrl-C."""
         self._end("stopped", message)
 
     def _end(self, status: str, message: str) -> None:
@@ -128,7 +128,7 @@ class RunFolder:
 
 
 def new_run_path(parent: str | Path, name: str) -> Path:
-    """Makes an empty folder NAME-TIMESTAMP below `parent`, one that no other run gets.
+    """Make an empty folder NAME-TIMESTAMP below `parent`, one that no other run gets.
 
     Raises:
         RunFolderError: nothing can be written below `parent`.
@@ -152,7 +152,7 @@ def new_run_path(parent: str | Path, name: str) -> Path:
 
 
 def to_yaml(value: Any, indent: int = 0) -> str:
-    """Returns plain values as YAML that any YAML 1.1 or 1.2 reader understands.
+    """Return plain values as YAML that any YAML 1.1 or 1.2 reader understands.
 
     Strings that a reader could take for something else are quoted as in JSON.
     """
@@ -242,7 +242,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Replaces a file in one move: written aside, flushed to the disk, renamed."""
+    """Replace a file in one move: written aside, flushed to the disk, renamed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("w", encoding="utf-8", newline="\n") as file:
@@ -275,6 +275,6 @@ def _append_line(path: Path, line: str) -> None:
 
 
 def _end_torn_line(path: Path) -> None:
-    """Closes a line that was cut off, so that the next one stands on its own."""
+    """Close a line that was cut off, so that the next one stands on its own."""
     if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
         _append_line(path, "")

@@ -49,7 +49,7 @@ class RunRecord:
     """Lines of the metrics log that were cut off, as by a power failure."""
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Returns (epoch, value) pairs of each metric that was logged at the end of an epoch."""
+        """Return (epoch, value) pairs of each metric that was logged at the end of an epoch."""
         curves: dict[str, list[tuple[int, float]]] = {}
         for row in self.metrics:
             if row.event is None:
@@ -59,12 +59,12 @@ class RunRecord:
 
 
 def is_run_folder(path: Path) -> bool:
-    """Tells whether a run has been here."""
+    """Tell whether a run has been here."""
     return (path / STATUS_FILE).is_file()
 
 
 def read_run(path: str | Path) -> RunRecord:
-    """Reads a run folder, finished or not.
+    """Read a run folder, finished or not.
 
     Raises:
         RunFolderError: there is no run at `path`, or one of its files is damaged.
@@ -86,7 +86,7 @@ def read_run(path: str | Path) -> RunRecord:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a JSON file; an empty one where there is no such file."""
+    """Return the object in a JSON file; an empty one where there is no such file."""
     text = _read_text(path)
     if not text:
         return {}
@@ -100,7 +100,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> tuple[tuple[MetricsRow, ...], int]:
-    """Returns the rows of a metrics log and the number of lines that were cut off."""
+    """Return the rows of a metrics log and the number of lines that were cut off."""
     rows = []
     unreadable = 0
     for line in _read_text(path).splitlines():
@@ -129,7 +129,7 @@ def _parse_row(line: str) -> MetricsRow | None:
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the metrics that are one number; others, such as a matrix, have no curve."""
+    """Return the metrics that are one number; others, such as a matrix, have no curve."""
     read = {name: read_number(value) for name, value in metrics.items()}
     return {name: float(value) for name, value in read.items() if isinstance(value, int | float)}
 

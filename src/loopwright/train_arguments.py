@@ -90,7 +90,8 @@ def loader_options(
     defaults: dict[str, Any], chosen: dict[str, Any] | None
 ) -> tuple[dict[str, Any], set[str]]:
     """Return the defaults updated by what the caller chose, and the names of that."""
-    chosen = chosen or {}
+    none_is_none = ("sampler", "batch_sampler")
+    chosen = {k: v for k, v in (chosen or {}).items() if v is not None or k not in none_is_none}
     options = {**defaults, **chosen}
     if {"sampler", "batch_sampler"} & set(chosen) and "shuffle" not in chosen:
         options.pop("shuffle", None)

@@ -4,12 +4,11 @@ Read `Trainer._run_training` for what a run does, and `Trainer._run_train_step` 
 `Trainer.train_step` for what a step does. `Trainer.explain` prints both with what is plugged in.
 """
 
-import dataclasses
 import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,8 @@ import torch
 from loopwright import checkpoint as saved
 from loopwright import loop_map
 from loopwright.accumulation import Accumulation, Count
-from loopwright.data import DataLoaderSlice, limit_from_environment, remove_padding, worker_init_fn
+from loopwright.batches import batch_size_of, count_of, num_samples_in
+from loopwright.data import limit_from_environment, remove_padding, worker_init_fn
 from loopwright.default_callbacks import DEFAULT_CALLBACKS
 from loopwright.device import (
     AUTOCAST_DTYPES,
@@ -30,17 +30,18 @@ from loopwright.device import (
     move_to_device,
     pick_device,
 )
-from loopwright.errors import CheckpointError, NotSupportedError
+from loopwright.errors import NotSupportedError
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
-from loopwright.history import (
-    InMemoryRunHistory,
-    LossTracker,
-    RunHistory,
-    history_state,
-    restore_history,
-)
+from loopwright.history import InMemoryRunHistory, LossTracker, RunHistory
 from loopwright.limits import LimitBatchesCallback
-from loopwright.loaders import EpochLoader, TensorLoader, make_loader
+from loopwright.loaders import (
+    EpochLoader,
+    TensorLoader,
+    close_loader,
+    innermost,
+    length_of,
+    make_loader,
+)
 from loopwright.memory import kept_buffers
 from loopwright.outputs import Collected
 from loopwright.placeholders import TrainerPlaceholderValues, replace_trainer_placeholder_values
@@ -53,7 +54,7 @@ from loopwright.processes import (
 from loopwright.progress import Progress
 from loopwright.run_config import TrainerRunConfig
 from loopwright.run_log import RunLog
-from loopwright.seed import preserved_random_states, random_states, restore_random_states
+from loopwright.seed import preserved_random_states
 from loopwright.train_arguments import (
     changed,
     check_clipping,
@@ -66,6 +67,7 @@ from loopwright.train_arguments import (
     optimizers_in,
     smaller_limit,
 )
+from loopwright.training_state import check_fits, load_states, put_state, states_of, take_state
 
 __all__ = [
     "DEFAULT_CALLBACKS",
@@ -171,6 +173,9 @@ class Trainer:
         self._num_items: Count | None = None
         self._reported = False
         self._updated: set[str | None] = set()
+        self._is_running = False
+        self._limits: tuple[int | None, int | None] = (None, None)
+        self._run_seed = 0
         self._first_epoch = 1
         self._resumes_inside_epoch = False
         self._run_log: RunLog | None = None
@@ -196,7 +201,7 @@ class Trainer:
 
     def get_default_train_dl_kwargs(self, batch_size: int) -> dict[str, Any]:
         """Return the default arguments of the training loader."""
-        return {**self.get_default_eval_dl_kwargs(batch_size), "shuffle": True}
+        return self._default_dl_kwargs(batch_size, shuffle=True)
 
     def create_eval_dataloader(
         self, batch_size: int, eval_dl_kwargs: dict[str, Any] | None = None
@@ -214,13 +219,14 @@ class Trainer:
         return self._make_loader(self.eval_dataset, self._eval_dl_kwargs, given)
 
     def get_default_eval_dl_kwargs(self, batch_size: int) -> dict[str, Any]:
-        """Return the default arguments of the evaluation loader.
+        """Return the default arguments of the evaluation loader."""
+        return self._default_dl_kwargs(batch_size, shuffle=False)
 
-        Workers are for datasets that make samples one by one; data in memory is batched by index.
-        """
+    def _default_dl_kwargs(self, batch_size: int, *, shuffle: bool) -> dict[str, Any]:
+        """Workers are for datasets that make samples one by one; others do without."""
         num_devices = torch.cuda.device_count() if self.device.type == "cuda" else 1
         return {
-            "shuffle": False,
+            "shuffle": shuffle,
             "batch_size": batch_size,
             "pin_memory": self.device.type == "cuda",
             "num_workers": max(1, (os.cpu_count() or 1) // max(1, num_devices)),
@@ -385,6 +391,7 @@ class Trainer:
             TypeError: `create_scheduler_fn` is a scheduler rather than a function that makes one.
             ValueError: A number is out of its range, or there is no data.
         """
+        self._refuse_inside_a_run("train")
         check_scheduler_fn(create_scheduler_fn)
         check_limits(num_epochs, max_num_train_steps)
         check_numbers(
@@ -418,8 +425,8 @@ class Trainer:
             gradient_clip_value=gradient_clip_value,
             gradient_clip_norm=gradient_clip_norm,
         )
-        with self._running():
-            self._begin_run()
+        with self._running(), self._logging():
+            self._begin_run(num_epochs, max_num_train_steps)
             if resume_from is not None:
                 state = self.load_training_state(resume_from)
                 self.run_history._set_epoch(state["current_epoch"])
@@ -427,9 +434,9 @@ class Trainer:
 
     def _run_training(self) -> None:
         """Run the planned epochs, from the first event of the run to the last."""
-        self.training_run_start()
-        self.callback_handler.call_event("on_training_run_start", self)
         try:
+            self.training_run_start()
+            self.callback_handler.call_event("on_training_run_start", self)
             while self._should_train_an_epoch():
                 self._run_train_epoch(self._train_dataloader)
                 if self._eval_dataloader is not None:
@@ -439,6 +446,7 @@ class Trainer:
                 self.callback_handler.call_event("on_training_run_epoch_end", self)
                 self.run_history._increment_epoch()
         except StopTrainingError as stop:
+            self._abandon_update()
             self.stop_reason = str(stop)
             self.print(stop)
             self.callback_handler.call_event("on_stop_training_error", self)
@@ -469,7 +477,8 @@ class Trainer:
         self._micro_batch, self._num_items, self._reported = batch, None, False
         self._updated.clear()
         self.callback_handler.call_event("on_train_step_start", self)
-        output = self.train_step(batch)
+        with self.autocast():
+            output = self.train_step(batch)
         if not self._reported:
             self._report_train_step(batch, output)
         if accumulation.completes_update:
@@ -485,8 +494,7 @@ class Trainer:
         schedules and counting are done there. What it returns reaches `on_train_step_end`; a
         dict with `loss` and `batch_size` is recorded as the training loss.
         """
-        with self.autocast():
-            output = self.calculate_train_batch_loss(batch)
+        output = self.calculate_train_batch_loss(batch)
         self._report_train_step(batch, output)
         self.update(output["loss"])
         return output
@@ -516,9 +524,10 @@ class Trainer:
             self._track(self._named_losses.setdefault(name, LossTracker()), loss, count)
         self._turn, self._retain_graph = name, retain_graph
         self._updated.add(name)
-        self.backward_step(self._accumulation.weigh(loss, count, name))
-        if self._accumulation.completes_update:
-            self._complete_update()
+        with nullcontext() if self.precision == "fp32" else self._without_autocast():
+            self.backward_step(self._accumulation.weigh(loss, count, name))
+            if self._accumulation.completes_update:
+                self._complete_update()
 
     def _complete_update(self) -> None:
         """Update the parameters of the optimizer in turn from its gradients."""
@@ -613,6 +622,7 @@ class Trainer:
             dataloader_kwargs: See `create_eval_dataloader`.
             collate_fn: Makes a batch of a list of samples.
         """
+        self._refuse_inside_a_run("evaluate")
         check_numbers(per_device_batch_size=per_device_batch_size)
         if dataset is not None:
             self.eval_dataset = dataset
@@ -631,19 +641,16 @@ class Trainer:
             max_num_train_steps=None,
             gradient_clip_value=None,
         )
-        self.stop_reason = None
-        try:
-            with self._resources():
-                self._run_evaluation()
-        finally:
-            _close(self._eval_dataloader)
+        self.stop_reason, self._run_seed = None, self.seed
+        with self._running():
+            self._run_evaluation()
         if self._run_log is not None:
             self._run_log.add_evaluation(self.run_history, self.progress)
 
     def _run_evaluation(self) -> None:
-        self.evaluation_run_start()
-        self.callback_handler.call_event("on_evaluation_run_start", self)
         try:
+            self.evaluation_run_start()
+            self.callback_handler.call_event("on_evaluation_run_start", self)
             self._run_eval_epoch(self._eval_dataloader, is_training=False)
         except StopTrainingError as stop:
             self.stop_reason = str(stop)
@@ -671,7 +678,7 @@ class Trainer:
                     call_event("on_eval_step_start", self)
                     with self.autocast():
                         output = self.calculate_eval_batch_loss(batch)
-                    self._track(self._loss_tracker, output["loss"], _count_of(output))
+                    self._track(self._loss_tracker, output["loss"], count_of(output))
                     call_event("on_eval_step_end", self, batch=batch, batch_output=output)
             self.eval_epoch_end()
             name = "eval_loss_epoch" if is_training else "evaluation_loss"
@@ -682,7 +689,8 @@ class Trainer:
     @contextmanager
     def _phase(self, phase: Literal["eval", "predict"]) -> Iterator[None]:
         """Leave modes of modules, random states and the loss tracker as they were."""
-        modes = [(module, module.training) for module in _modules(self.model)]
+        is_module = isinstance(self.model, torch.nn.Module)
+        modes = [(m, m.training) for m in self.model.modules()] if is_module else []
         phase_before, self.progress.phase = self.progress.phase, phase
         tracker, self._loss_tracker = self._loss_tracker, LossTracker()
         named, self._named_losses = self._named_losses, {}
@@ -705,7 +713,7 @@ class Trainer:
                 (see `calculate_prediction`).
             per_device_batch_size: Samples in a batch.
             stream: Return an iterator over the outputs of batches instead, in constant memory.
-                The model is in evaluation mode until it is exhausted or closed.
+                Between batches the model is as it was before.
 
         Returns:
             The structure that the model returns (tensors in tuples, lists or mappings), with
@@ -719,25 +727,30 @@ class Trainer:
         options = self.get_default_eval_dl_kwargs(per_device_batch_size)
         loader = self._make_loader(dataset, options, set())
         self._place(loader)
-        outputs = self._predictions(loader)
+        if not self._is_running:
+            self._run_seed = self.seed
         if stream:
-            return outputs
+            return self._streamed(loader)
         collected = Collected(loader.num_samples if isinstance(loader, TensorLoader) else None)
-        for output in outputs:
-            collected.add(output)
+        resources = nullcontext() if self._is_running else self._resources()
+        with resources, self._phase("predict"), closing(loader):
+            self.model.eval()
+            for batch in self._batches(loader):
+                collected.add(self._predict_batch(batch))
         return collected.result()
 
-    def _predictions(self, loader: EpochLoader) -> Iterator[Any]:
-        cpu = torch.device("cpu")
-        try:
-            with self._resources(), self._phase("predict"):
-                self.model.eval()
-                for batch in self._batches(loader):
-                    with torch.no_grad(), self.autocast():
-                        output = self.calculate_prediction(batch)
-                    yield output if self.device == cpu else move_to_device(output, cpu)
-        finally:
-            loader.close()
+    def _streamed(self, loader: EpochLoader) -> Iterator[Any]:
+        with closing(loader):
+            for batch in self._batches(loader):
+                with self._phase("predict"):  # what happens between batches is the caller's
+                    self.model.eval()
+                    output = self._predict_batch(batch)
+                yield output
+
+    def _predict_batch(self, batch: Any) -> Any:
+        with torch.no_grad(), self.autocast():
+            output = self.calculate_prediction(batch)
+        return output if self.device.type == "cpu" else move_to_device(output, torch.device("cpu"))
 
     # -------------------------------------------------------------- saving and loading
 
@@ -768,9 +781,9 @@ class Trainer:
             "model_state_dict": self.get_model(keep_torch_compile=False).state_dict()
         }
         if save_optimizer and self.optimizer is not None:
-            content["optimizer_state_dict"] = _states(self.optimizer)
+            content["optimizer_state_dict"] = states_of(self.optimizer)
         if save_scheduler and self.scheduler is not None:
-            content["scheduler_state_dict"] = _states(self.scheduler)
+            content["scheduler_state_dict"] = states_of(self.scheduler)
         content.update(checkpoint_kwargs or {})
         if local_process_index() == 0 if save_per_node else process_index() == 0:
             saved.save_export(content, save_path)
@@ -784,8 +797,9 @@ class Trainer:
         """Restore from a file of `save_checkpoint`, and return all that it holds.
 
         Raises:
-            ValueError: The file holds an optimizer or a scheduler and the trainer has none;
-                nothing is restored then.
+            ValueError: The file holds an optimizer or a scheduler and the trainer has none.
+            CheckpointError: The file does not fit the model or the optimizer. Nothing is restored
+                in either case.
         """
         content = saved.load_export(checkpoint_path)
         targets = {"model_state_dict": self.get_model(keep_torch_compile=False)}
@@ -794,7 +808,9 @@ class Trainer:
         if load_scheduler and "scheduler_state_dict" in content:
             targets["scheduler_state_dict"] = self._target("scheduler")
         for key, target in targets.items():
-            _load_states(target, content[key])
+            check_fits(target, content.get(key), f"{key} of {checkpoint_path}")
+        for key, target in targets.items():
+            load_states(target, content[key])
         return content
 
     def _target(self, kind: str) -> Any:
@@ -820,33 +836,13 @@ class Trainer:
             output_dir: The folder; it appears whole or not at all.
             checkpoint_kwargs: Further entries, returned by `load_training_state`.
         """
-        if self._accumulation.is_open:
-            raise CheckpointError(
-                "The training state was asked for in the middle of an update, where gradients of "
-                "earlier micro-batches are not part of it. Save when an update is complete."
+        state = take_state(self)
+        if clash := sorted(state.keys() & (checkpoint_kwargs or {}).keys()):
+            raise ValueError(
+                f"checkpoint_kwargs has {', '.join(clash)}, which the state itself "
+                "holds. Use other names."
             )
-        saved.write_state(
-            output_dir,
-            {
-                **(checkpoint_kwargs or {}),
-                "current_epoch": self._first_epoch + self.progress.epochs_done,
-                "model": self.get_model(keep_torch_compile=False).state_dict(),
-                "optimizer": _states(self.optimizer),
-                "scheduler": None if self.scheduler is None else _states(self.scheduler),
-                "scalers": [scaler.state_dict() for scaler in self._scalers.values()],
-                "history": history_state(self.run_history),
-                "progress": dataclasses.asdict(self._position()),
-                "losses": [vars(tracker) for tracker in self.loss_trackers],
-                "named_losses": list(self._named_losses),
-                "random": random_states(),
-            },
-        )
-
-    def _position(self) -> Progress:
-        """Return the progress to go on from: the start of an epoch, unless one is being trained."""
-        if self.progress.phase == "train":
-            return self.progress
-        return dataclasses.replace(self.progress, epoch_step=0, micro_batch=0)
+        saved.write_state(output_dir, {**(checkpoint_kwargs or {}), **state})
 
     def load_training_state(self, input_dir: str | os.PathLike[str]) -> dict[str, Any]:
         """Restore what `save_training_state` wrote, and return it whole.
@@ -854,25 +850,11 @@ class Trainer:
         Inside a run use `train(resume_from=...)`, which calls this when everything is prepared.
 
         Raises:
-            CheckpointError: A file is missing or damaged; nothing is restored then.
+            CheckpointError: A file is missing or damaged, and nothing is restored; or the state
+                does not fit the trainer.
         """
         state = saved.read_state(input_dir)
-        _load_states(self.get_model(keep_torch_compile=False), state["model"])
-        _load_states(self.optimizer, state["optimizer"])
-        if state["scheduler"] is not None:
-            _load_states(self._target("scheduler"), state["scheduler"])
-        for scaler, scaler_state in zip(self._scalers.values(), state["scalers"], strict=True):
-            scaler.load_state_dict(scaler_state)
-        restore_history(self.run_history, state["history"], epoch=state["current_epoch"])
-        position = {name: state["progress"][name] for name in _POSITION}
-        self.progress = dataclasses.replace(self.progress, **position)
-        self._resumes_inside_epoch = self.progress.micro_batch > 0
-        self._first_epoch = state["current_epoch"] - self.progress.epochs_done
-        self._loss_tracker = LossTracker()
-        self._named_losses = {name: LossTracker() for name in state["named_losses"]}
-        for tracker, values in zip(self.loss_trackers, state["losses"], strict=True):
-            vars(tracker).update(values)
-        restore_random_states(state["random"])
+        put_state(self, state)
         return state
 
     # ------------------------------------------------------------------------- utilities
@@ -902,10 +884,16 @@ class Trainer:
         return getattr(self.model, "_orig_mod", self.model)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which losses and predictions are calculated."""
+        """Return the context of the run's precision; `train_step` runs inside it."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=AUTOCAST_DTYPES[self.precision])
+
+    @contextmanager
+    def _without_autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, enabled=False):
+            yield
+        torch.clear_autocast_cache()  # it holds casts of weights that were just updated
 
     def explain(self, evaluation: bool = False) -> None:
         """Print the loop with every hook and event in order, what overrides it and who listens.
@@ -939,21 +927,26 @@ class Trainer:
     @property
     def num_train_batches(self) -> int | None:
         """Micro-batches in a training epoch; None when unknown."""
-        return _length(self._train_dataloader)
+        return length_of(self._train_dataloader)
 
     @property
     def num_eval_batches(self) -> int | None:
         """Batches in an evaluation; None when unknown."""
-        length = _length(self._eval_dataloader)
+        length = length_of(self._eval_dataloader)
         limits = [n for n in (length, self.max_eval_batches) if n is not None]
         return min(limits, default=None)
 
     # ---------------------------------------------------------------------- preparation
 
     def _create_callback_handler(self, callbacks: Iterable[Any]) -> CallbackHandler:
+        """Return the handler; the smaller limit holds where the environment sets one too."""
+        handler = CallbackHandler(callbacks)
         limit = limit_from_environment()
-        limits = [] if limit is None else [LimitBatchesCallback(limit)]
-        return CallbackHandler([*limits, *callbacks])
+        present = [each for each in handler if isinstance(each, LimitBatchesCallback)]
+        if limit is None or any(each.num_batches <= limit for each in present):
+            return handler
+        others = [each for each in handler if each not in present]
+        return CallbackHandler([LimitBatchesCallback(limit), *others])
 
     def _create_scalers(self) -> dict[str | None, torch.amp.GradScaler]:
         """Return the scaler of each optimizer, for fp16 alone."""
@@ -965,9 +958,7 @@ class Trainer:
     def _make_loader(
         self, dataset: Any, options: dict[str, Any], given: Collection[str]
     ) -> EpochLoader:
-        return make_loader(
-            dataset, options, given=given, collate_fn=self.collate_fn, seed=self.seed
-        )
+        return make_loader(dataset, options, given=given, collate_fn=self.collate_fn)
 
     def _prepare_model_and_optimizer(self) -> None:
         """Move the model to the device, and what the optimizer holds for its parameters."""
@@ -981,7 +972,7 @@ class Trainer:
     def _prepare_dataloaders(self) -> None:
         """Decide where data in memory lives during the run."""
         for loader in (self._train_dataloader, self._eval_dataloader):
-            self._place(_innermost(loader))
+            self._place(innermost(loader))
 
     def _place(self, loader: Any) -> None:
         if not isinstance(loader, TensorLoader) or self.device.type == "cpu":
@@ -1027,11 +1018,13 @@ class Trainer:
             num_processes=num_processes(),
         )
 
-    def _begin_run(self) -> None:
+    def _begin_run(self, num_epochs: int | None, max_num_train_steps: int | None) -> None:
         """Set counters to the start of a run, and make its scheduler."""
         assert self.run_config is not None
         self.stop_reason, self._turn = None, None
+        self._limits = num_epochs, max_num_train_steps
         self._first_epoch = self.run_history.current_epoch
+        self._run_seed = self.seed
         self.progress = Progress(
             epoch=self._first_epoch,
             epochs=self.run_config.num_epochs,
@@ -1046,52 +1039,75 @@ class Trainer:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Hold what a training run needs, and leave a usable trainer however it ends."""
-        assert self.run_config is not None
-        self._run_log = None if self.run_dir is None else RunLog(self.run_dir, self.run_config)
+        """Hold what a run needs, and leave a usable trainer however it ends."""
+        self._is_running = True
         try:
             with self._resources():
                 yield
-            if self._run_log is not None:
-                self._run_log.finish(
-                    self.run_history, self.progress, self.model, stop_reason=self.stop_reason
-                )
-        except BaseException as error:
-            self._drop_gradients()
+        except BaseException:
+            self._abandon_update()
             self.callback_handler.call_event("on_run_interrupted", self)
-            if self._run_log is not None:
-                self._run_log.abandon(error)
             raise
         finally:
-            if self._accumulation.is_open:
-                self._drop_gradients()
+            self._is_running = False
             self.progress.phase = "idle"
             self._accumulation = Accumulation(1, None)
             self._micro_batch = self._num_items = None
-            _close(self._train_dataloader)
-            _close(self._eval_dataloader)
+            close_loader(self._train_dataloader)
+            close_loader(self._eval_dataloader)
 
-    def _drop_gradients(self) -> None:
-        for optimizer in optimizers_in(self.optimizer):
-            optimizer.zero_grad()
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Write what happens to the run's folder, if it has one."""
+        assert self.run_config is not None
+        self._run_log = None if self.run_dir is None else RunLog(self.run_dir, self.run_config)
+        try:
+            yield
+        except BaseException as error:
+            if self._run_log is not None:
+                self._run_log.abandon(error)
+            raise
+        if self._run_log is not None:
+            self._run_log.finish(
+                self.run_history, self.progress, self.model, stop_reason=self.stop_reason
+            )
 
     @contextmanager
     def _resources(self) -> Iterator[None]:
-        """Set what holds for the process during a run, unless one is going on already."""
-        is_outermost = self.progress.phase == "idle"
-        keeps_memory = self.keep_freed_memory and self.device.type == "cpu" and is_outermost
+        """Set what holds for the process during a run."""
+        keeps_memory = self.keep_freed_memory and self.device.type == "cpu"
         with kept_buffers(keeps_memory), deterministic_algorithms(self.deterministic):
             yield
 
+    def _refuse_inside_a_run(self, method: str) -> None:
+        if self._is_running:
+            raise RuntimeError(
+                f"Trainer.{method} was called while this trainer is running. To evaluate during "
+                "training use StepBasedEvaluationCallback, or Trainer.predict."
+            )
+
+    def _abandon_update(self) -> None:
+        """Leave no gradients of an update that will not be completed, and stand before it."""
+        if self.progress.phase != "train":
+            return
+        self.progress.micro_batch -= self._accumulation.num_waiting
+        self._accumulation = Accumulation(1, None)
+        self._drop_gradients()
+
+    def _drop_gradients(self) -> None:
+        for optimizer in optimizers_in(self.optimizer):
+            if isinstance(optimizer, torch.optim.Optimizer):
+                optimizer.zero_grad()
+
     def _should_train_an_epoch(self) -> bool:
-        planned = self.progress.epochs
-        return (
-            planned is None or self.progress.epochs_done < planned
-        ) and not self._reached_max_steps()
+        num_epochs, _ = self._limits
+        if num_epochs is not None and self.progress.epochs_done >= num_epochs:
+            return False
+        return not self._reached_max_steps()
 
     def _reached_max_steps(self) -> bool:
-        limit = self.progress.total_steps
-        return limit is not None and self.progress.step >= limit
+        _, max_steps = self._limits
+        return max_steps is not None and self.progress.step >= max_steps
 
     def _begin_train_epoch(self) -> None:
         """Set the counters of an epoch to its start, unless it was resumed in its middle."""
@@ -1116,9 +1132,10 @@ class Trainer:
 
     def _batches(self, loader: Any, *, start: int = 0) -> Iterator[Any]:
         """Give the batches of this epoch on the device."""
-        inner = _innermost(loader)
+        inner = innermost(loader)
         if isinstance(inner, EpochLoader):
-            inner.epoch, inner.start = self.run_history.current_epoch, start
+            inner.seed, inner.epoch = self._run_seed, self.run_history.current_epoch
+            inner.start = start
         elif start:
             raise NotSupportedError(
                 "This state was saved in the middle of an epoch over a loader of your own, whose "
@@ -1136,9 +1153,9 @@ class Trainer:
         """Record the loss of a micro-batch and tell the callbacks."""
         self._reported = True
         if isinstance(output, Mapping) and "loss" in output:
-            self._num_items = _count_of(output)
+            self._num_items = count_of(output)
             self._track(self._loss_tracker, output["loss"], self._num_items)
-        self.progress.samples += _batch_size(output, batch)
+        self.progress.samples += batch_size_of(output, batch)
         self.callback_handler.call_event(
             "on_train_step_end",
             self,
@@ -1147,14 +1164,14 @@ class Trainer:
             step=self.progress.micro_batch,
         )
 
-    def _track(self, tracker: LossTracker, loss: torch.Tensor, count: Count) -> None:
+    def _track(self, tracker: LossTracker, loss: torch.Tensor | float, count: Count) -> None:
         """Add a loss to a mean: on a CPU as a number, elsewhere without reading the device."""
-        if loss.ndim:
-            loss = loss.mean()
-        if self._reads_losses_per_step:
-            tracker.update(loss.item(), int(count))
+        if not isinstance(loss, torch.Tensor):
+            tracker.update(loss, count)
+        elif self._reads_losses_per_step:
+            tracker.update(loss.item() if loss.ndim == 0 else loss.mean().item(), int(count))
         else:
-            tracker.update(loss.detach(), count)
+            tracker.update(loss.detach().mean() if loss.ndim else loss.detach(), count)
 
     def _record_train_losses(self) -> None:
         if self.progress.micro_batch == 0:
@@ -1163,7 +1180,7 @@ class Trainer:
                 "trained. Is it empty, or smaller than a batch with drop_last=True?",
                 stacklevel=2,
             )
-            if self.progress.epochs is None:
+            if self._limits[0] is None:
                 raise ValueError("The training data gives no batches, so the run would never end.")
         named = self._named_losses
         has_loss = not isinstance(self._loss_tracker.running_count, int)
@@ -1196,76 +1213,3 @@ class TrainerWithTimmScheduler(Trainer):
         for scheduler in optimizers_in(self.scheduler):
             if scheduler is not None:
                 scheduler.step(self.progress.epochs_done)
-
-
-_POSITION = ("epochs_done", "step", "epoch_step", "micro_batch", "samples")
-
-
-def _innermost(loader: Any) -> Any:
-    while isinstance(loader, DataLoaderSlice):
-        loader = loader.dl
-    return loader
-
-
-def _close(loader: Any) -> None:
-    inner = _innermost(loader)
-    if isinstance(inner, EpochLoader):
-        inner.close()
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:  # no loader, or data of unknown length
-        return None
-
-
-def _modules(model: Any) -> list[torch.nn.Module]:
-    return list(model.modules()) if isinstance(model, torch.nn.Module) else []
-
-
-def _count_of(output: Mapping[str, Any]) -> Count:
-    """Return the count that the loss in an output is a mean over."""
-    try:
-        count: Count = output.get("num_items_in_batch", output["batch_size"])
-    except KeyError:
-        raise KeyError(
-            "calculate_..._batch_loss returned a dict without 'batch_size'; expected 'loss', "
-            f"'model_outputs' and 'batch_size'. It has {', '.join(map(repr, output))}."
-        ) from None
-    return count
-
-
-def _batch_size(output: Any, batch: Any) -> int:
-    size = output.get("batch_size") if isinstance(output, Mapping) else None
-    return size if isinstance(size, int) else num_samples_in(batch)
-
-
-def num_samples_in(batch: Any) -> int:
-    """Return the number of samples in a batch: the length of the first tensor found in it."""
-    if isinstance(batch, torch.Tensor) and batch.ndim:
-        return len(batch)
-    parts = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(parts, Iterable) and not isinstance(parts, (str, bytes, torch.Tensor)):
-        for part in parts:
-            if size := num_samples_in(part):
-                return size
-    return 0
-
-
-def _states(owned: Any) -> Any:
-    if isinstance(owned, Mapping):
-        return {name: _states(each) for name, each in owned.items()}
-    return None if owned is None else owned.state_dict()
-
-
-def _load_states(owned: Any, states: Any) -> None:
-    if not isinstance(owned, Mapping):
-        owned.load_state_dict(states)
-        return
-    if set(owned) != set(states):
-        raise CheckpointError(
-            f"The saved state is of {sorted(states)}, and the trainer has {sorted(owned)}."
-        )
-    for name, each in owned.items():
-        each.load_state_dict(states[name])

@@ -23,7 +23,9 @@ def watched_value(history: RunHistory, metric: str, owner: object) -> Any:
 
 
 def is_better(value: Any, best: Any, *, greater_is_better: bool) -> bool:
-    """Whether `value` improves on `best`; None as best is improved on by anything."""
+    """Whether `value` improves on `best`; NaN improves on nothing, anything else on None."""
+    if value != value:
+        return False
     if best is None:
         return True
     return bool(value > best if greater_is_better else value < best)

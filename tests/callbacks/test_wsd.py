@@ -21,15 +21,24 @@ NUM_EPOCHS = 4
 
 
 class Recorder(TrainerCallback):
-    """Keeps the weights and the rate after every update."""
+    """Keeps weights, momentum, rate and random state as they are after every update."""
 
     def __init__(self) -> None:
         self.weights: dict[int, torch.Tensor] = {}
+        self.momentum: dict[int, torch.Tensor] = {}
         self.rates: dict[int, float] = {}
+        self.random: dict[int, torch.Tensor] = {}
 
     def on_train_step_start(self, trainer: Trainer, **kwargs: Any) -> None:
-        self.weights[trainer.progress.step] = trainer.model.weight.detach().clone()
-        self.rates[trainer.progress.step] = trainer.optimizer.param_groups[0]["lr"]
+        step, weight = trainer.progress.step, trainer.model.weight
+        self.weights[step] = weight.detach().clone()
+        if weight in trainer.optimizer.state:
+            self.momentum[step] = trainer.optimizer.state[weight]["momentum_buffer"].clone()
+        self.rates[step] = trainer.optimizer.param_groups[0]["lr"]
+        self.random[step] = torch.get_rng_state()
+
+    def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        torch.rand(1)
 
     on_train_epoch_end = on_train_step_start
 
@@ -77,12 +86,18 @@ def names(folder: Path) -> set[str]:
         ({"gradient_accumulation_steps": 2}, [5, 11], [6, 12]),
         # Four micro-batches an update, and two in the last of an epoch: 8 updates.
         ({"gradient_accumulation_steps": 4}, [3, 7], [4, 8]),
+        # The run ends where a decay begins.
+        ({"num_epochs": 1, "schedule": {"total_num_epochs": 4, "decay_phase_ratio": 0.5}}, [6], []),
         # The run ends in the middle of an epoch, and before the schedule does.
         ({"max_num_train_steps": 10, "schedule": {"num_checkpoints": 1}}, [9], []),
     ],
 )
 def test_states_are_saved_before_and_models_after_each_decay(
-    tmp_path: Path, options: dict[str, Any], pre_decay: list[int], post_decay: list[int]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    pre_decay: list[int],
+    post_decay: list[int],
 ) -> None:
     """P-103: what is saved belongs to exactly the update that its name says."""
     recorder, folder = Recorder(), tmp_path / "checkpoints"
@@ -91,6 +106,7 @@ def test_states_are_saved_before_and_models_after_each_decay(
     assert names(folder) == {f"checkpoint_{step}_wsd_pre_decay" for step in pre_decay} | {
         f"checkpoint_{step}_wsd_post_decay.pt" for step in post_decay
     }
+    assert capsys.readouterr().out.count("Saved") == len(pre_decay) + len(post_decay)
     for step in pre_decay:
         state = read_state(folder / f"checkpoint_{step}_wsd_pre_decay")
         assert torch.equal(state["model"]["weight"], recorder.weights[step])
@@ -165,6 +181,9 @@ def test_a_new_run_starts_from_a_checkpoint_at_the_full_rate(tmp_path: Path, nam
     trainer = make_trainer(second, callback)
     train(trainer, num_epochs=8, schedule={"is_continuation_from_checkpoint": True})
     assert torch.equal(second.weights[0], first.weights[start])
+    assert torch.equal(second.momentum[0], first.momentum[start])
+    if callback.initial_checkpoint.is_dir():
+        assert torch.equal(second.random[0], first.random[start])
     assert set(second.weights) == set(range(49)), "it is 8 epochs long"
     # Of 24 updates the last 6 are decay; the first of them runs at the full rate still.
     decayed = {*range(20, 25), *range(44, 49)}
@@ -189,6 +208,27 @@ def test_a_continuation_is_continued_although_it_is_as_long(tmp_path: Path) -> N
         train(make_trainer(recorder, callback), schedule={"is_continuation_from_checkpoint": True})
         assert set(recorder.weights) == set(range(25))
         assert names(tmp_path / following) == names(tmp_path / "1")
+
+
+def test_an_interrupted_continuation_is_resumed_where_it_was(tmp_path: Path) -> None:
+    """The initial checkpoint, still given, does not come after the state resumed from."""
+    train(make_trainer(WSDCheckpointCallback(tmp_path / "first")))
+
+    def continuation(folder: str, **options: Any) -> Recorder:
+        recorder = Recorder()
+        callback = WSDCheckpointCallback(
+            tmp_path / folder, initial_checkpoint=tmp_path / "first/checkpoint_9_wsd_pre_decay"
+        )
+        schedule = {"is_continuation_from_checkpoint": True}
+        train(make_trainer(recorder, callback), num_epochs=2, schedule=schedule, **options)
+        return recorder
+
+    whole = continuation("second")
+    rest = continuation("third", resume_from=tmp_path / "second/checkpoint_5_wsd_pre_decay")
+    assert set(rest.weights) == set(range(5, 13))
+    for step, weights in rest.weights.items():
+        assert torch.equal(weights, whole.weights[step]), f"after {step} updates"
+        assert rest.rates[step] == whole.rates[step]
 
 
 def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:

@@ -181,6 +181,10 @@ def test_a_state_is_a_copy() -> None:
     assert state["num_updates"] == -1
     state["base_lr_values"].append(1.0)
     assert scheduler.base_lr_values == [0.1, 0.02]
+    state["base_lr_values"].pop()
+    scheduler.load_state_dict(state)
+    scheduler.step()
+    assert state["_seen"] == []
 
 
 def test_a_state_from_before_the_first_step_applies_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loopwright.events import TrainerCallback
-from loopwright.history import history_state, restore_history
+from loopwright.history import RunHistory, history_state
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
@@ -40,8 +40,22 @@ class StepBasedEvaluationCallback(TrainerCallback):
                 "StepBasedEvaluationCallback needs an eval_dataset, and train got none."
             )
         self._evaluated_at = step
-        history = trainer.run_history
-        metrics, epoch = history_state(history), history.current_epoch
+        before = history_state(trainer.run_history)
         trainer.print(f"\nEvaluating after {step} steps of the epoch")
-        trainer._run_eval_epoch(trainer._eval_dataloader, is_intermediate=True)
-        restore_history(history, metrics, epoch=epoch)
+        try:
+            trainer._run_eval_epoch(trainer._eval_dataloader, is_intermediate=True)
+        finally:
+            _forget_changes(trainer.run_history, before)
+
+
+def _forget_changes(history: RunHistory, before: dict[str, list[Any]]) -> None:
+    """Bring metrics that were recorded since back to their values before; leave the others."""
+    prefix = history.metric_name_prefix
+    history.set_metric_name_prefix("")
+    for name, values in history_state(history).items():
+        if len(values) == len(before.get(name, ())):
+            continue
+        history.delete_metric(name)
+        for value in before.get(name, ()):
+            history.update_metric(name, value)
+    history.set_metric_name_prefix(prefix)

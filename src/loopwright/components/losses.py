@@ -1,24 +1,16 @@
 """Losses by name. Each is a mean over samples, which is what the loop's arithmetic stands on."""
 
-from typing import Protocol
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from loopwright.registry import Registry
 
-
-class LossFactory(Protocol):
-    """Makes a loss function from declared arguments."""
-
-    def __call__(self, *args: object, **kwargs: object) -> nn.Module:
-        """Returns a module that is called with outputs and targets and gives a scalar."""
-
-
-losses: Registry[LossFactory] = Registry("loss")
+losses: Registry[Callable[..., nn.Module]] = Registry("loss")
 
 
 def _sized_like(outputs: Tensor, targets: Tensor) -> None:
-    """Refuses what torch would broadcast: (N, 1) against (N,) gives N times N differences."""
+    """Refuse what torch would broadcast: (N, 1) against (N,) gives N times N differences."""
     if outputs.shape != targets.shape:
         raise ValueError(
             f"The model gives {tuple(outputs.shape)} and the targets are {tuple(targets.shape)}: "
@@ -41,7 +33,7 @@ class _SameShape(nn.Module):
 
 @losses.register("cross_entropy")
 def cross_entropy(label_smoothing: float = 0.0) -> nn.Module:
-    """Compares scores of shape (N, classes) with class indices or one-hot labels."""
+    """Compare scores of shape (N, classes) with class indices or one-hot labels."""
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1.")
     return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
@@ -49,19 +41,19 @@ def cross_entropy(label_smoothing: float = 0.0) -> nn.Module:
 
 @losses.register("mean_squared_error")
 def mean_squared_error() -> nn.Module:
-    """Averages squared differences."""
+    """Average squared differences."""
     return _SameShape(nn.MSELoss())
 
 
 @losses.register("mean_absolute_error")
 def mean_absolute_error() -> nn.Module:
-    """Averages absolute differences."""
+    """Average absolute differences."""
     return _SameShape(nn.L1Loss())
 
 
 @losses.register("huber")
 def huber(delta: float = 1.0) -> nn.Module:
-    """Averages differences: squared up to `delta`, in a straight line beyond."""
+    """Average differences: squared up to `delta`, in a straight line beyond."""
     if delta <= 0:
         raise ValueError(f"delta is {delta}, expected more than 0.")
     return _SameShape(nn.HuberLoss(delta=delta))
@@ -69,5 +61,5 @@ def huber(delta: float = 1.0) -> nn.Module:
 
 @losses.register("binary_cross_entropy")
 def binary_cross_entropy() -> nn.Module:
-    """Compares scores before the sigmoid with labels from 0 to 1 of the same shape."""
+    """Compare scores before the sigmoid with labels from 0 to 1 of the same shape."""
     return _SameShape(nn.BCEWithLogitsLoss())

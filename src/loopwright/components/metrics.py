@@ -26,11 +26,11 @@ class SummedMetric(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns one number per entry that the mean runs over."""
+        """Return one number per entry that the mean runs over."""
         raise NotImplementedError
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Adds a batch."""
+        """Add a batch."""
         scores = self.score(outputs.detach(), targets)
         total = scores.sum(dtype=torch.float64).to(self.total.dtype)
         if self.total.device != total.device:
@@ -39,11 +39,11 @@ class SummedMetric(nn.Module):
         self.count += scores.numel()
 
     def compute(self) -> Tensor:
-        """Returns the mean over all that was added since the last reset; NaN without any."""
+        """Return the mean over all that was added since the last reset; NaN without any."""
         return self.total / self.count
 
     def reset(self) -> None:
-        """Forgets all batches."""
+        """Forget all batches."""
         self.total.zero_()
         self.count.zero_()
 
@@ -56,7 +56,7 @@ class Accuracy(SummedMetric):
     """Counts samples whose highest score stands at their class."""
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns 1 for a right sample, 0 for a wrong one; targets are indices or one-hot."""
+        """Return 1 for a right sample, 0 for a wrong one; targets are indices or one-hot."""
         classes = targets.argmax(dim=1) if targets.ndim == outputs.ndim else targets
         return outputs.argmax(dim=1) == classes
 
@@ -66,7 +66,7 @@ class MeanAbsoluteError(SummedMetric):
     """Averages absolute differences."""
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the differences without their signs."""
+        """Return the differences without their signs."""
         return (outputs - targets).abs()
 
 
@@ -75,12 +75,12 @@ class MeanSquaredError(SummedMetric):
     """Averages squared differences."""
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the squares of the differences."""
+        """Return the squares of the differences."""
         return (outputs - targets).square()
 
 
 def find_metric(name: str) -> Callable[..., Any]:
-    """Returns a registered metric, one at a path, or one of torchmetrics in snake_case.
+    """Return a registered metric, one at a path, or one of torchmetrics in snake_case.
 
     Raises:
         UnknownNameError: there is none; torchmetrics is only searched if it is installed.
@@ -95,6 +95,12 @@ def find_metric(name: str) -> Callable[..., Any]:
             'More come with: pip install "loopwright[metrics]"',
             nearest=nearest_name(name, metrics.names()),
         ) from None
+    except Exception as error:  # installed, and broken in a way that only it knows
+        raise UnknownNameError(
+            f"There is no metric {name!r} here ({', '.join(metrics.names())}), and torchmetrics "
+            f"cannot be imported: {error}",
+            nearest=nearest_name(name, metrics.names()),
+        ) from error
     found = {_snake_case(n): n for n in package.__all__ if isinstance(getattr(package, n), type)}
     if name not in found:
         raise UnknownNameError(
@@ -107,7 +113,7 @@ def find_metric(name: str) -> Callable[..., Any]:
 
 
 def build_metric(name: str, arguments: Mapping[str, Any], labels: Array) -> Any:
-    """Makes a metric; `task` and `num_classes` come from the labels where it takes them."""
+    """Make a metric; `task` and `num_classes` come from the labels where it takes them."""
     kind = find_metric(name)
     inferred: dict[str, Any] = {}
     if isinstance(labels, ClassLabel):

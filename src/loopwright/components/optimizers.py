@@ -38,7 +38,7 @@ _EXCLUDE_FUSED = frozenset({"fused", "foreach", "differentiable"})
 def build_optimizer(
     name: str, arguments: Mapping[str, Any], parameters: Iterable[Parameter]
 ) -> Optimizer:
-    """Makes an optimizer; a fused one unless the arguments choose otherwise or it cannot be.
+    """Make an optimizer; a fused one unless the arguments choose otherwise or it cannot be.
 
     Raises:
         ValueError: an argument is out of its range.

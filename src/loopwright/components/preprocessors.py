@@ -11,10 +11,10 @@ class Preprocessor(Protocol):
     """Changes features, one row per sample, with what it learned from the training part."""
 
     def fit(self, features: Tensor, labels: Tensor | None = None) -> None:
-        """Learns from the features of the training part, as the steps before left them."""
+        """Learn from the features of the training part, as the steps before left them."""
 
     def transform(self, features: Tensor) -> Tensor:
-        """Returns changed features and leaves those given as they are."""
+        """Return changed features and leaves those given as they are."""
 
 
 preprocessors: Registry[type[Preprocessor]] = Registry("preprocessor")
@@ -34,10 +34,10 @@ class Divide:
         self.factor = factor
 
     def fit(self, features: Tensor, labels: Tensor | None = None) -> None:
-        """Learns nothing."""
+        """Learn nothing."""
 
     def transform(self, features: Tensor) -> Tensor:
-        """Returns the quotients."""
+        """Return the quotients."""
         return features / self.factor
 
 
@@ -53,7 +53,7 @@ class StandardScaler:
         self._scale: Tensor | None = None
 
     def fit(self, features: Tensor, labels: Tensor | None = None) -> None:
-        """Learns mean and standard deviation of each feature."""
+        """Learn mean and standard deviation of each feature."""
         wide = features.double()
         mean = wide.mean(dim=0)
         scale = wide.std(dim=0, correction=0)
@@ -61,7 +61,7 @@ class StandardScaler:
         self._mean, self._scale = mean, scale
 
     def transform(self, features: Tensor) -> Tensor:
-        """Returns the scaled features in the type that came in."""
+        """Return the scaled features in the type that came in."""
         if self._mean is None or self._scale is None:
             raise ValueError("standard_scaler has not been fitted. Call fit first.")
         return ((features.double() - self._mean) / self._scale).to(features.dtype)

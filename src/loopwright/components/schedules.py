@@ -27,7 +27,7 @@ class Schedule:
     instead: str | None = None
 
     def fill(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the arguments with lengths and placeholders in place."""
+        """Return the arguments with lengths and placeholders in place."""
         given = {name: read_placeholder(value) for name, value in arguments.items()}
         if self.instead is not None and self.instead in given:
             return given
@@ -67,7 +67,7 @@ for _name, _scheduler in {
 
 
 def find_schedule(name: str) -> Schedule:
-    """Returns a registered schedule, or the scheduler class at a path.
+    """Return a registered schedule, or the scheduler class at a path.
 
     Raises:
         UnknownNameError: there is none.
@@ -77,13 +77,13 @@ def find_schedule(name: str) -> Schedule:
 
 
 def build_schedule(name: str, arguments: Mapping[str, Any]) -> Callable[[Optimizer], Any]:
-    """Returns what the trainer takes as `create_scheduler_fn`."""
+    """Return what the trainer takes as `create_scheduler_fn`."""
     schedule = find_schedule(name)
     return partial(schedule.scheduler, **schedule.fill(arguments))
 
 
 def read_placeholder(value: Any) -> Any:
-    """Returns the placeholder that a text such as `NUM_EPOCHS` or `2 * NUM_EPOCHS` names.
+    """Return the placeholder that a text such as `NUM_EPOCHS` or `2 * NUM_EPOCHS` names.
 
     Anything else is returned as it is.
     """

@@ -25,7 +25,7 @@ class ClassLabel(Array):
 
     @property
     def num_classes(self) -> int:
-        """Returns how many classes there are."""
+        """Return how many classes there are."""
         return len(self.names)
 
 
@@ -38,20 +38,20 @@ class DataSource(ABC):
     @property
     @abstractmethod
     def features_info(self) -> Array:
-        """Describes what the model gets."""
+        """Describe what the model gets."""
 
     @property
     @abstractmethod
     def labels_info(self) -> Array:
-        """Describes what the model should give; a `ClassLabel` where that is a class."""
+        """Describe what the model should give; a `ClassLabel` where that is a class."""
 
     @abstractmethod
     def download_and_prepare(self) -> None:
-        """Brings the samples within reach; a second call does nothing."""
+        """Bring the samples within reach; a second call does nothing."""
 
     @abstractmethod
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns all features and all labels, one row per sample, in the order of the source."""
+        """Return all features and all labels, one row per sample, in the order of the source."""
 
     def __len__(self) -> int:
         return len(self.tensors()[0])

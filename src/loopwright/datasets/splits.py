@@ -16,7 +16,7 @@ DEFAULT_SAMPLES: Mapping[str, float] = {"train": 0.75, "test": 0.25}
 def complete_samples(
     *, train: float | None, test: float | None, validation: float | None = None
 ) -> dict[str, float]:
-    """Returns the parts with what was left out filled in.
+    """Return the parts with what was left out filled in.
 
     A float is a fraction of the rows, an integer a count. With neither train nor test given they
     are 0.75 and 0.25 of what validation leaves; with one of them as a fraction, the other is
@@ -64,7 +64,7 @@ def _check_fractions(samples: Mapping[str, float]) -> None:
 def split_indices(
     num_rows: int, samples: Mapping[str, float], *, shuffle: bool, seed: int
 ) -> dict[str, Tensor]:
-    """Returns the row numbers of each part; no row is in two of them.
+    """Return the row numbers of each part; no row is in two of them.
 
     The order comes from a generator of its own, so the same seed gives the same parts and nothing
     else changes.

@@ -18,7 +18,7 @@ INFERRED = ("input_shape", "classes")
 def build_model(
     name: str, arguments: Mapping[str, Any], *, features: Array, labels: Array
 ) -> nn.Module:
-    """Makes a model; `input_shape` and `classes` come from the data unless they are given.
+    """Make a model; `input_shape` and `classes` come from the data unless they are given.
 
     For data without classes, `classes` is the number of values in a label.
 
@@ -32,7 +32,7 @@ def build_model(
 
 
 def count_outputs(labels: Array) -> int:
-    """Returns how many numbers a model should give for a sample."""
+    """Return how many numbers a model should give for a sample."""
     if isinstance(labels, ClassLabel):
         return labels.num_classes
     count = 1
@@ -42,14 +42,14 @@ def count_outputs(labels: Array) -> int:
 
 
 def require_at_least(minimum: int, **sizes: int) -> None:
-    """Refuses sizes that are too small, by name."""
+    """Refuse sizes that are too small, by name."""
     for name, size in sizes.items():
         if size < minimum:
             raise ValueError(f"{name} is {size}, expected at least {minimum}.")
 
 
 def require_share(**shares: float) -> None:
-    """Refuses what is not at least 0 and below 1, by name."""
+    """Refuse what is not at least 0 and below 1, by name."""
     for name, share in shares.items():
         if not 0.0 <= share < 1.0:
             raise ValueError(f"{name} is {share}, expected at least 0 and less than 1.")

@@ -15,7 +15,7 @@ def cnn(
     hidden: int = 64,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Makes blocks of 3x3 convolution, batch norm, ReLU and 2x2 maximum, then two linear layers.
+    """Make blocks of 3x3 convolution, batch norm, ReLU and 2x2 maximum, then two linear layers.
 
     Args:
         input_shape: channels, height and width of an image.

@@ -15,7 +15,7 @@ def mlp(
     hidden: Sequence[int] = (128, 64),
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Makes fully connected layers with ReLU between them; inputs of any shape are flattened.
+    """Make fully connected layers with ReLU between them; inputs of any shape are flattened.
 
     Args:
         input_shape: the shape of one sample.

@@ -1,0 +1,143 @@
+"""All that a run needs to go on: taken from a trainer, and put back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loopwright.errors import CheckpointError
+from loopwright.history import LossTracker, history_state, restore_history
+from loopwright.progress import Progress
+from loopwright.seed import random_states, restore_random_states
+
+if TYPE_CHECKING:
+    from loopwright.trainer import Trainer
+
+_POSITION = ("epochs_done", "step", "epoch_step", "micro_batch", "samples")
+
+
+def take_state(trainer: Trainer) -> dict[str, Any]:
+    """Return the state of a trainer as a tree that `checkpoint.write_state` takes.
+
+    Raises:
+        CheckpointError: An update is half done, so that gradients would be missing.
+    """
+    if trainer._accumulation.is_open:
+        raise CheckpointError(
+            "The training state was asked for in the middle of an update, where gradients of "
+            "earlier micro-batches are not part of it. Save when an update is complete."
+        )
+    return {
+        "seed": trainer._run_seed,
+        "current_epoch": trainer._first_epoch + trainer.progress.epochs_done,
+        "model": trainer.get_model(keep_torch_compile=False).state_dict(),
+        "optimizer": states_of(trainer.optimizer),
+        "scheduler": states_of(trainer.scheduler),
+        "scalers": [scaler.state_dict() for scaler in trainer._scalers.values()],
+        "history": history_state(trainer.run_history),
+        "progress": dataclasses.asdict(_position(trainer.progress)),
+        "losses": [dict(vars(tracker)) for tracker in trainer.loss_trackers],
+        "named_losses": list(trainer._named_losses),
+        "random": random_states(),
+    }
+
+
+def _position(progress: Progress) -> Progress:
+    """Return where to go on: the start of an epoch, unless one is being trained."""
+    if progress.phase == "train":
+        return progress
+    return dataclasses.replace(progress, epoch_step=0, micro_batch=0)
+
+
+def put_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Bring a trainer to a state that `take_state` returned.
+
+    Raises:
+        CheckpointError: The state does not fit the trainer.
+    """
+    if state["scheduler"] is not None and trainer.scheduler is None:
+        raise CheckpointError(
+            "The saved state has a scheduler and this run has none. Give the same "
+            "create_scheduler_fn as before."
+        )
+    if trainer._seed not in (None, state["seed"]):
+        raise CheckpointError(
+            f"The saved run has seed {state['seed']} and this one seed {trainer._seed}, which is "
+            "another order of data. Give the same seed, or none."
+        )
+    model = trainer.get_model(keep_torch_compile=False)
+    check_fits(model, state["model"], "the saved model")
+    check_fits(trainer.optimizer, state["optimizer"], "the saved optimizer")
+    trainer._run_seed = state["seed"]
+    load_states(model, state["model"])
+    load_states(trainer.optimizer, state["optimizer"])
+    if state["scheduler"] is not None:
+        load_states(trainer.scheduler, state["scheduler"])
+    for scaler, scaler_state in zip(trainer._scalers.values(), state["scalers"], strict=True):
+        scaler.load_state_dict(scaler_state)
+    restore_history(trainer.run_history, state["history"], epoch=state["current_epoch"])
+    position = {name: state["progress"][name] for name in _POSITION}
+    trainer.progress = dataclasses.replace(trainer.progress, **position)
+    trainer._first_epoch = state["current_epoch"] - trainer.progress.epochs_done
+    trainer._resumes_inside_epoch = trainer.progress.micro_batch > 0
+    trainer._loss_tracker = LossTracker()
+    trainer._named_losses = {name: LossTracker() for name in state["named_losses"]}
+    for tracker, values in zip(trainer.loss_trackers, state["losses"], strict=True):
+        vars(tracker).update(values)
+    restore_random_states(state["random"])
+
+
+def states_of(owned: Any) -> Any:
+    """Return the state of an object, or of each one of a dict; None for None."""
+    if isinstance(owned, Mapping):
+        return {name: states_of(each) for name, each in owned.items()}
+    return None if owned is None else owned.state_dict()
+
+
+def load_states(owned: Any, states: Any) -> None:
+    """Load what `states_of` returned."""
+    if isinstance(owned, Mapping):
+        for name, each in owned.items():
+            load_states(each, states[name])
+    else:
+        owned.load_state_dict(states)
+
+
+def check_fits(owned: Any, states: Any, what: str) -> None:
+    """Refuse a state of other names, shapes or groups, before anything is loaded.
+
+    Raises:
+        CheckpointError: The message names what differs.
+    """
+    if states is None:
+        raise CheckpointError(f"There is no {what}.")
+    if isinstance(owned, torch.nn.Module):
+        _check_tensors(owned.state_dict(), states, what)
+    elif isinstance(owned, torch.optim.Optimizer):
+        here = [len(group["params"]) for group in owned.param_groups]
+        there = [len(group["params"]) for group in states["param_groups"]]
+        if here != there:
+            raise CheckpointError(
+                f"{what} has groups of {there} parameters, and the trainer's optimizer {here}."
+            )
+    elif isinstance(owned, Mapping):
+        if set(owned) != set(states):
+            raise CheckpointError(f"{what} is of {sorted(states)}, and here is {sorted(owned)}.")
+        for name, each in owned.items():
+            check_fits(each, states[name], f"{what} {name!r}")
+
+
+def _check_tensors(expected: Mapping[str, Any], found: Mapping[str, Any], what: str) -> None:
+    for difference, names in (
+        ("lacks", expected.keys() - found.keys()),
+        ("has, and the model has not,", found.keys() - expected.keys()),
+    ):
+        if names:
+            raise CheckpointError(f"{what} {difference} {', '.join(sorted(names))}.")
+    for name, tensor in expected.items():
+        shapes = [list(getattr(value, "shape", ())) for value in (tensor, found[name])]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(f"{what}: expected {shapes[0]}, found {shapes[1]} at {name}.")

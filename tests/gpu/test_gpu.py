@@ -1,0 +1,78 @@
+"""What only a CUDA device can show: no stalls, data on the device, precision, the same weights."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from loopwright import Trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def make_data(num_samples=256):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(num_samples, 16, generator=generator)
+    return features, torch.randint(0, 4, (num_samples,), generator=generator)
+
+
+def make_trainer(kind=Trainer, **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 4))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    return kind(model, nn.CrossEntropyLoss(), optimizer, device="cuda", seed=1, **options)
+
+
+class WithoutStalls(Trainer):
+    """Makes torch raise at every synchronisation while batches are trained."""
+
+    def train_epoch_start(self):
+        super().train_epoch_start()
+        torch.cuda.set_sync_debug_mode("error")
+
+    def train_epoch_end(self):
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0], ids=["resident", "copied ahead"])
+def test_no_synchronisation_between_log_points(share):
+    trainer = make_trainer(WithoutStalls)
+    trainer.device_memory_share = share
+    try:
+        trainer.train(make_data(), num_epochs=3, per_device_batch_size=16)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.progress.step == 48
+
+
+def test_resident_and_copied_data_give_the_same_weights():
+    weights = []
+    for share in (0.5, 0.0):
+        trainer = make_trainer(callbacks=())
+        trainer.device_memory_share = share
+        torch.cuda.manual_seed(3)
+        trainer.train(make_data(), num_epochs=2, per_device_batch_size=16)
+        weights.append(copy.deepcopy(trainer.model.state_dict()))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_trains_and_predicts_in_each_precision(precision):
+    trainer = make_trainer(callbacks=(), precision=precision)
+    trainer.train(make_data(), num_epochs=20, per_device_batch_size=32)
+    losses = trainer.run_history.get_metric_values("train_loss_epoch")
+    assert losses[-1] < losses[0]
+    assert trainer.predict(make_data()[0], 100).device.type == "cpu"
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    features, targets = make_data()
+    features[100] = float("nan")
+    trainer = make_trainer()
+    trainer.train((features, targets), num_epochs=5, per_device_batch_size=16)
+    assert trainer.progress.epochs_done == 0
+    assert "nan" in trainer.stop_reason

@@ -49,8 +49,8 @@ format: $(VENV)/.dev ## Rewrite the files in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test-system: $(VENV)/.dev ## Run the tests that start whole programs
-	$(PYTEST) -n $(WORKERS) -m system
+test-system: $(VENV)/.dev ## Run the slow tests and those that start whole programs
+	$(PYTEST) -n $(WORKERS) -m "system or slow"
 
 docs: $(VENV)/.docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -75,6 +75,9 @@ FLOORS = {
     "notebook.py": 5,
 }
 CORE = {"numpy", "safetensors", "torch"}
+# Modules of ours that a file may import inside a function, where they are seldom needed and would
+# take `from loopwright import Trainer` past 5 % of `import torch`.
+DEFERRED = {"trainer.py": {"loopwright.run_log"}}
 FACES = 5
 
 
@@ -268,6 +271,8 @@ def test_imports_in_functions_are_optional_packages(file: str) -> None:
     for item in IMPORTS[file]:
         root = item.module.split(".")[0]
         if not item.in_function or (floor == FACES and (is_ours(root) or root in CORE)):
+            continue
+        if item.module in DEFERRED.get(file, ()):
             continue
         where = f"{file}:{item.line}: {item.module}"
         assert not is_ours(root), f"{where} is ours: it hides an import at the top of the file"

@@ -154,7 +154,8 @@ def test_related_curves_share_a_chart() -> None:
     text = render_report(record(curves))
     titles = re.findall(r"<figcaption><b>(.*?)</b>(.*?)</figcaption>", text)
     legends = {title: re.findall(r">(\w+)</span>", legend) for title, legend in titles}
-    assert legends == {"accuracy": ["train", "eval"], "loss": ["train", "eval"], "lr": ["lr"]}
+    assert legends == {"loss": ["train", "eval"], "accuracy": ["train", "eval"], "lr": ["lr"]}
+    assert list(legends) == ["loss", "accuracy", "lr"]
 
 
 def test_a_gap_splits_a_line() -> None:

@@ -299,7 +299,7 @@ def test_the_map_names_every_event_and_every_documented_hook() -> None:
 def test_explain_prints_the_map_with_what_is_plugged_in(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    class Changed(Trainer):
+    class Changed(RecordingTrainer):
         def backward_step(self, loss: torch.Tensor) -> None:
             super().backward_step(loss)
 
@@ -307,7 +307,6 @@ def test_explain_prints_the_map_with_what_is_plugged_in(
         def on_train_step_end(self, trainer: Any, **kwargs: Any) -> None: ...
 
     trainer = tiny_trainer(Changed, callbacks=[RecordingCallback, Second])
-    trainer.lines = []
     trainer.explain()
     printed = capsys.readouterr().out.splitlines()
     names = [line.strip().split("(")[0] for line in printed]

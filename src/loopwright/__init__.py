@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from loopwright.errors import LoopwrightError as LoopwrightError
     from loopwright.events import StopTrainingError as StopTrainingError
     from loopwright.events import TrainerCallback as TrainerCallback
+    from loopwright.experiment import Experiment as Experiment
     from loopwright.history import InMemoryRunHistory as InMemoryRunHistory
     from loopwright.history import RunHistory as RunHistory
     from loopwright.notebook import notebook_launcher as notebook_launcher
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Experiment": "experiment",
     "InMemoryRunHistory": "history",
     "LoopwrightError": "errors",
     "RunHistory": "history",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Experiment",
     "InMemoryRunHistory",
     "LoopwrightError",
     "RunHistory",

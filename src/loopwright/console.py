@@ -13,7 +13,7 @@ from rich.text import Text
 
 from loopwright.events import TrainerCallback
 from loopwright.plain_values import read_number
-from loopwright.report import format_count, format_duration, format_number
+from loopwright.report import format_count, format_duration, format_number, reading_order
 from loopwright.run_record import REPORT_FILE
 from loopwright.trainer import Trainer
 
@@ -73,7 +73,7 @@ class ConsoleProgressCallback(TrainerCallback):
         figures = "  ".join(
             f"{name.removesuffix('_epoch').replace('_', ' ')} "
             f"{format_number(history.get_latest_metric(name))}"
-            for name in sorted(history.get_metric_names(), key=_train_first)
+            for name in sorted(history.get_metric_names(), key=reading_order)
         )
         total = f"/{where.epochs}" if where.epochs else ""
         self._console.print(
@@ -109,10 +109,6 @@ class ConsoleProgressCallback(TrainerCallback):
         self._progress.refresh()
 
 
-def _train_first(name: str) -> tuple[bool, bool, str]:
-    return ("train" not in name, "loss" not in name, name)
-
-
 def print_summary(results: Mapping[str, Any], console: Console | None = None) -> None:
     """Print what a run found and where it lies.
 
@@ -137,7 +133,7 @@ def _summary_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     read = {name: read_number(value) for name, value in results.get("metrics", {}).items()}
     metrics = {name: value for name, value in read.items() if isinstance(value, int | float)}
     tested = {name: value for name, value in metrics.items() if name.startswith("test_")}
-    for name in sorted(tested or metrics, key=_train_first):
+    for name in sorted(tested or metrics, key=reading_order):
         value = metrics[name]
         shown = f"{value:.2%}" if name.endswith("accuracy") else format_number(value)
         yield name.removesuffix("_epoch").replace("_", " "), shown

@@ -41,6 +41,8 @@ class MoveModulesToDeviceCallback(TrainerCallback):
 class NonFiniteLossError(StopTrainingError):
     """Ends a run whose loss is NaN or infinite."""
 
+    is_failure = True
+
 
 class TerminateOnNaNCallback(TrainerCallback):
     """Ends the run when a loss of training or evaluation is NaN or infinite.

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 class StopTrainingError(Exception):
     """Ends the run when a callback raises it: cleanly, with the events of a normal end."""
 
+    is_failure = False
+    """Whether the run's folder notes that the run failed rather than finished."""
+
 
 class TrainerCallback:
     """Is the base of callbacks: override the events that matter, the others cost nothing.

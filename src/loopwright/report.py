@@ -13,6 +13,7 @@ from loopwright.run_record import REPORT_FILE, RunRecord, read_run
 _MAX_TABLE_ROWS = 200
 _MAX_CURVE_POINTS = 600
 _WIDTH, _HEIGHT = 560, 260
+_DATA = ("train", "eval", "test")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 34
 
 
@@ -86,9 +87,9 @@ def _figures(run: RunRecord) -> str:
 def _headline(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the figures to show first: those of the test set, else those of the last epoch."""
     numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
-    test = [(name, value) for name, value in numbers.items() if name.startswith("test_")]
-    loss_first = sorted(test, key=lambda item: item[0] != "test_loss")
-    return (loss_first or list(numbers.items()))[:6]
+    test = [name for name in numbers if name.startswith("test_")]
+    shown = sorted(test or numbers, key=reading_order)
+    return [(name, numbers[name]) for name in shown[:6]]
 
 
 def _latest(run: RunRecord) -> dict[str, float]:
@@ -111,18 +112,27 @@ def _group_curves(
 ) -> dict[str, dict[str, Sequence[tuple[int, float]]]]:
     """Put what belongs together into one chart: the losses of train and eval into "loss"."""
     groups: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
-    for name, points in curves.items():
-        words = name.removesuffix("_epoch").split("_")
-        line = words[0] if len(words) > 1 and words[0] in ("train", "eval", "test") else ""
-        title = " ".join(words[1:] if line else words)
-        if not line and f"train_{name}" in curves:
+    for name in sorted(curves, key=reading_order):
+        title, line = _title_and_line(name)
+        if line == title and f"train_{name}" in curves:
             line = "eval"
-        groups.setdefault(title, {})[line or title] = points
-    order = {"train": 0, "eval": 1, "test": 2}
-    return {
-        title: dict(sorted(lines.items(), key=lambda line: order.get(line[0], 3)))
-        for title, lines in groups.items()
-    }
+        groups.setdefault(title, {})[line] = curves[name]
+    return groups
+
+
+def _title_and_line(name: str) -> tuple[str, str]:
+    """Return what a metric measures, and on which data; without data, the former twice."""
+    stem = name.removesuffix("_epoch")
+    for part in _DATA:
+        if stem.startswith(f"{part}_"):
+            return _words(stem.removeprefix(f"{part}_")), part
+    return _words(stem), _words(stem)
+
+
+def reading_order(name: str) -> tuple[bool, str, int]:
+    """Return a key that sorts losses before other metrics, and training before evaluation."""
+    title, line = _title_and_line(name)
+    return title != "loss", title, _DATA.index(line) if line in _DATA else len(_DATA)
 
 
 def render_chart(title: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> str:
@@ -241,7 +251,7 @@ def _epochs(run: RunRecord) -> str:
     rows = [row for row in run.metrics if row.event is None]
     if not rows:
         return ""
-    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    names = sorted({name for row in rows for name in row.metrics}, key=reading_order)
     shown = rows if len(rows) <= _MAX_TABLE_ROWS else rows[-_MAX_TABLE_ROWS:]
     head = "".join(f"<th>{escape(_words(name))}</th>" for name in names)
     body = "".join(
@@ -287,7 +297,8 @@ def _environment(run: RunRecord) -> str:
 def _flatten(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from ((f"{key} {inner}", item) for inner, item in _flatten(value))
+            prefix = "" if key == "versions" else f"{key} "
+            yield from ((f"{prefix}{inner}", item) for inner, item in _flatten(value))
         elif key == "memory_bytes" and isinstance(value, int | float):
             yield "memory", f"{value / 2**30:.1f} GiB"
         else:

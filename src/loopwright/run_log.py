@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from loopwright.events import StopTrainingError
 from loopwright.history import RunHistory, history_state
 from loopwright.progress import Progress
 from loopwright.run_config import TrainerRunConfig
@@ -19,10 +20,11 @@ class RunLog:
     Args:
         folder: The folder of the run.
         config: The settings of the run.
+        resume: Whether the folder may hold a run that did not finish.
     """
 
-    def __init__(self, folder: Path, config: TrainerRunConfig) -> None:
-        self._folder = RunFolder(folder, resume=True)
+    def __init__(self, folder: Path, config: TrainerRunConfig, *, resume: bool) -> None:
+        self._folder = RunFolder(folder, resume=resume)
         self._began = time.perf_counter()
         self._logged: dict[str, int] = {}
         self._folder.start(config.to_dict())
@@ -38,7 +40,7 @@ class RunLog:
             self._folder.log(progress.epoch, progress.step, fresh)
 
     def finish(
-        self, history: RunHistory, progress: Progress, model: Any, *, stop_reason: str | None
+        self, history: RunHistory, progress: Progress, model: Any, *, stop: StopTrainingError | None
     ) -> None:
         """Write the results of a run that came to its end."""
         self.log(history, progress)
@@ -54,9 +56,11 @@ class RunLog:
                 "seconds": seconds,
                 "samples_per_second": progress.samples / seconds if seconds else math.nan,
                 "parameters": _num_parameters(model),
-                "stop_reason": stop_reason,
+                "stop_reason": None if stop is None else str(stop),
             }
         )
+        if stop is not None and stop.is_failure:
+            self._folder.fail(str(stop))
 
     def add_evaluation(self, history: RunHistory, progress: Progress) -> None:
         """Append the metrics of an evaluation after the run, whose history started anew."""

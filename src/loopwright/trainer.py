@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -53,7 +53,6 @@ from loopwright.processes import (
 )
 from loopwright.progress import Progress
 from loopwright.run_config import TrainerRunConfig
-from loopwright.run_log import RunLog
 from loopwright.seed import preserved_random_states
 from loopwright.train_arguments import (
     changed,
@@ -68,6 +67,9 @@ from loopwright.train_arguments import (
     smaller_limit,
 )
 from loopwright.training_state import check_fits, load_states, put_state, states_of, take_state
+
+if TYPE_CHECKING:
+    from loopwright.run_log import RunLog
 
 __all__ = [
     "DEFAULT_CALLBACKS",
@@ -148,8 +150,6 @@ class Trainer:
         self.collate_fn: Callable[[list[Any]], Any] | None = None
         self.train_dataset: Any = None
         self.eval_dataset: Any = None
-        self.stop_reason: str | None = None
-        """Why `StopTrainingError` ended the last run; None when it did not."""
         self.max_eval_batches: int | None = None
         """Batches after which an evaluation ends; callbacks may set it when one starts."""
         self.seconds_training = 0.0
@@ -174,6 +174,7 @@ class Trainer:
         self._reported = False
         self._updated: set[str | None] = set()
         self._is_running = False
+        self._stop: StopTrainingError | None = None
         self._limits: tuple[int | None, int | None] = (None, None)
         self._run_seed = 0
         self._first_epoch = 1
@@ -425,7 +426,7 @@ class Trainer:
             gradient_clip_value=gradient_clip_value,
             gradient_clip_norm=gradient_clip_norm,
         )
-        with self._running(), self._logging():
+        with self._running(), self._logging(resumes=resume_from is not None):
             self._begin_run(num_epochs, max_num_train_steps)
             if resume_from is not None:
                 state = self.load_training_state(resume_from)
@@ -447,7 +448,7 @@ class Trainer:
                 self.run_history._increment_epoch()
         except StopTrainingError as stop:
             self._abandon_update()
-            self.stop_reason = str(stop)
+            self._stop = stop.with_traceback(None)  # which would keep the batch alive
             self.print(stop)
             self.callback_handler.call_event("on_stop_training_error", self)
         self.training_run_end()
@@ -641,7 +642,7 @@ class Trainer:
             max_num_train_steps=None,
             gradient_clip_value=None,
         )
-        self.stop_reason, self._run_seed = None, self.seed
+        self._stop, self._run_seed = None, self.seed
         with self._running():
             self._run_evaluation()
         if self._run_log is not None:
@@ -653,7 +654,7 @@ class Trainer:
             self.callback_handler.call_event("on_evaluation_run_start", self)
             self._run_eval_epoch(self._eval_dataloader, is_training=False)
         except StopTrainingError as stop:
-            self.stop_reason = str(stop)
+            self._stop = stop.with_traceback(None)  # which would keep the batch alive
             self.print(stop)
             self.callback_handler.call_event("on_stop_training_error", self)
         self.evaluation_run_end()
@@ -915,6 +916,11 @@ class Trainer:
         return [type(getattr(method, "__self__", method)).__name__ for method in methods]
 
     @property
+    def stop_reason(self) -> str | None:
+        """Why `StopTrainingError` ended the last run; None when it did not."""
+        return None if self._stop is None else str(self._stop)
+
+    @property
     def seed(self) -> int:
         """The seed that decides the order of data and what datasets draw."""
         return torch.initial_seed() if self._seed is None else self._seed
@@ -1021,7 +1027,7 @@ class Trainer:
     def _begin_run(self, num_epochs: int | None, max_num_train_steps: int | None) -> None:
         """Set counters to the start of a run, and make its scheduler."""
         assert self.run_config is not None
-        self.stop_reason, self._turn = None, None
+        self._stop, self._turn = None, None
         self._limits = num_epochs, max_num_train_steps
         self._first_epoch = self.run_history.current_epoch
         self._run_seed = self.seed
@@ -1057,10 +1063,15 @@ class Trainer:
             close_loader(self._eval_dataloader)
 
     @contextmanager
-    def _logging(self) -> Iterator[None]:
+    def _logging(self, *, resumes: bool) -> Iterator[None]:
         """Write what happens to the run's folder, if it has one."""
         assert self.run_config is not None
-        self._run_log = None if self.run_dir is None else RunLog(self.run_dir, self.run_config)
+        self._run_log = None
+        if self.run_dir is not None:
+            # Not imported with the trainer, which is to cost next to nothing over torch.
+            from loopwright.run_log import RunLog
+
+            self._run_log = RunLog(self.run_dir, self.run_config, resume=resumes)
         try:
             yield
         except BaseException as error:
@@ -1068,9 +1079,7 @@ class Trainer:
                 self._run_log.abandon(error)
             raise
         if self._run_log is not None:
-            self._run_log.finish(
-                self.run_history, self.progress, self.model, stop_reason=self.stop_reason
-            )
+            self._run_log.finish(self.run_history, self.progress, self.model, stop=self._stop)
 
     @contextmanager
     def _resources(self) -> Iterator[None]:

@@ -11,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv-bench"
 PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-INPUTS = ["benchmarks/requirements.txt", "constraints.txt", "pyproject.toml"]
+REQUIREMENTS = "benchmarks/requirements.txt"
+INPUTS = [REQUIREMENTS, "constraints.txt", "pyproject.toml"]
 
 
 def enter() -> None:
@@ -32,7 +33,9 @@ def prepare() -> None:
     print(f"Making {FOLDER.name} (a few minutes, once)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(FOLDER)], check=True)
     (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")
-    pip("install", "-q", "-e", ".", "-r", "benchmarks/requirements.txt", "-c", "constraints.txt")
+    pip(
+        "install", "-q", "--no-compile", "-c", "constraints.txt", "-e", ".[cli]", "-r", REQUIREMENTS
+    )
     drop_broken_torchvision()
     stamp.write_text(digest, encoding="utf-8")
 

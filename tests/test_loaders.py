@@ -118,7 +118,7 @@ def test_dtypes(dtype: str, kind: Callable[[Any], Any], shuffle: bool) -> None:
 def test_a_single_array_gives_single_tensors(data: Any) -> None:
     loader = loader_of(data)
     assert isinstance(loader, TensorLoader)
-    assert torch.equal(torch.cat(list(loader)), torch.tensor(np.array(data)))
+    assert torch.equal(torch.cat(list(loader)), torch.as_tensor(np.stack([*data])))
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class Slices:
     def __init__(self, work: Work) -> None:
         self.work = work
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self):
         """Yields (inputs, targets) in order."""
         size = self.work.batch_size
         return zip(self.work.eval_x.split(size), self.work.eval_y.split(size), strict=True)

@@ -27,20 +27,20 @@ class Classifier(LightningModule):
         self.work = work
         self.network = work.model()
 
-    def training_step(self, batch, index):  # noqa: ANN001, ANN201, D102
+    def training_step(self, batch, index):  # noqa: D102
         x, y = batch
         loss = cross_entropy(self.network(x), y)
         self.log("train_loss", loss, on_epoch=True, prog_bar=True)
         return loss
 
-    def validation_step(self, batch, index):  # noqa: ANN001, ANN201, D102
+    def validation_step(self, batch, index):  # noqa: D102
         x, y = batch
         self.log("val_loss", cross_entropy(self.network(x), y), prog_bar=True)
 
-    def predict_step(self, batch, index):  # noqa: ANN001, ANN201, D102
+    def predict_step(self, batch, index):  # noqa: D102
         return self.network(batch[0])
 
-    def configure_optimizers(self):  # noqa: ANN201, D102
+    def configure_optimizers(self):  # noqa: D102
         return self.work.optimizer(self.network)
 
 
@@ -51,13 +51,13 @@ class LeanClassifier(Classifier):
         super().__init__(work)
         self.losses: list[Tensor] = []
 
-    def training_step(self, batch, index):  # noqa: ANN001, ANN201, D102
+    def training_step(self, batch, index):  # noqa: D102
         x, y = batch
         loss = cross_entropy(self.network(x), y)
         self.losses.append(loss.detach())
         return loss
 
-    def validation_step(self, batch, index):  # noqa: ANN001, ANN201, D102
+    def validation_step(self, batch, index):  # noqa: D102
         x, y = batch
         self.losses.append(cross_entropy(self.network(x), y))
 

@@ -20,7 +20,7 @@ class Laps(TrainerCallback):
     def __init__(self, clock: Clock, metric: str) -> None:
         self.clock, self.metric = clock, metric
 
-    def on_training_run_epoch_end(self, trainer, **kwargs) -> None:  # noqa: ANN001, ANN003, D102
+    def on_training_run_epoch_end(self, trainer, **kwargs) -> None:  # noqa: D102
         self.clock.lap(trainer.run_history.get_latest_metric(self.metric))
 
 

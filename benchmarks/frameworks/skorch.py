@@ -18,7 +18,7 @@ class Laps(Callback):
     def __init__(self, clock: Clock, metric: str) -> None:
         self.clock, self.metric = clock, metric
 
-    def on_epoch_end(self, net: NeuralNet, **kwargs) -> None:  # noqa: ANN003
+    def on_epoch_end(self, net: NeuralNet, **kwargs) -> None:
         """Reads the history's newest value."""
         self.clock.lap(net.history[-1, self.metric])
 

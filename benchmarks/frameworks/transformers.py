@@ -60,11 +60,11 @@ class Laps(TrainerCallback):
     def __init__(self, clock: Clock, evaluated: bool) -> None:
         self.clock, self.evaluated = clock, evaluated
 
-    def on_epoch_end(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003, D102
+    def on_epoch_end(self, args, state, control, **kwargs) -> None:  # noqa: D102
         if not self.evaluated:
             self.clock.lap()
 
-    def on_evaluate(self, args, state, control, metrics, **kwargs):  # noqa: ANN001, ANN003, ANN201, D102
+    def on_evaluate(self, args, state, control, metrics, **kwargs):  # noqa: D102
         self.clock.lap(metrics["eval_loss"])
 
 

@@ -26,7 +26,7 @@ def count_of(output: Mapping[str, Any]) -> Count:
 
 def batch_size_of(output: Any, batch: Any) -> int:
     """Return the samples of a batch: as the output says, else as the batch shows."""
-    size = output.get("batch_size") if isinstance(output, Mapping) else None
+    size = output.get("batch_size") if isinstance(output, dict) else None
     return size if isinstance(size, int) else num_samples_in(batch)
 
 

@@ -86,6 +86,11 @@ def optimizers_in(optimizer: Any) -> Iterator[Any]:
     yield from optimizer.values() if isinstance(optimizer, Mapping) else (optimizer,)
 
 
+def names_of(optimizer: Any) -> tuple[str | None, ...]:
+    """Return the names of the optimizers in a dict; one None for a single optimizer."""
+    return tuple(optimizer) if isinstance(optimizer, Mapping) else (None,)
+
+
 def loader_options(
     defaults: dict[str, Any], chosen: dict[str, Any] | None
 ) -> tuple[dict[str, Any], set[str]]:

@@ -63,6 +63,7 @@ from loopwright.train_arguments import (
     check_optimizer,
     check_scheduler_fn,
     loader_options,
+    names_of,
     optimizers_in,
     smaller_limit,
 )
@@ -168,6 +169,7 @@ class Trainer:
         self._scalers = self._create_scalers()
         self._accumulation = Accumulation(1, None)
         self._turn: str | None = None
+        self._optimizer_names: tuple[str | None, ...] = (None,)
         self._retain_graph = False
         self._micro_batch: Any = None
         self._num_items: Count | None = None
@@ -593,9 +595,8 @@ class Trainer:
             yield from group["params"]
 
     def _check_turn(self, name: str | None) -> None:
-        names = list(self.optimizer) if isinstance(self.optimizer, Mapping) else [None]
-        if name not in names:
-            known = ", ".join(repr(name) for name in names)
+        if name not in self._optimizer_names:
+            known = ", ".join(map(repr, self._optimizer_names))
             raise ValueError(f"update(loss, {name!r}): no such optimizer. There is {known}.")
         if name in self._updated and self._accumulation.size > 1:
             raise ValueError(
@@ -958,7 +959,7 @@ class Trainer:
         """Return the scaler of each optimizer, for fp16 alone."""
         if self.precision != "fp16":
             return {}
-        names = list(self.optimizer) if isinstance(self.optimizer, Mapping) else [None]
+        names = names_of(self.optimizer)
         return {name: torch.amp.GradScaler(self.device.type) for name in names}
 
     def _make_loader(
@@ -1029,6 +1030,7 @@ class Trainer:
         assert self.run_config is not None
         self._stop, self._turn = None, None
         self._limits = num_epochs, max_num_train_steps
+        self._optimizer_names = names_of(self.optimizer)
         self._first_epoch = self.run_history.current_epoch
         self._run_seed = self.seed
         self.progress = Progress(
@@ -1161,7 +1163,7 @@ class Trainer:
     def _report_train_step(self, batch: Any, output: Any) -> None:
         """Record the loss of a micro-batch and tell the callbacks."""
         self._reported = True
-        if isinstance(output, Mapping) and "loss" in output:
+        if isinstance(output, dict) and "loss" in output:
             self._num_items = count_of(output)
             self._track(self._loss_tracker, output["loss"], self._num_items)
         self.progress.samples += batch_size_of(output, batch)

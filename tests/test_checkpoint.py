@@ -1,0 +1,187 @@
+"""Exported files and state folders: whole or not there, and never executed."""
+
+import enum
+import json
+import os
+import pickle
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from loopwright import checkpoint
+from loopwright.checkpoint import load_export, read_state, save_export, write_state
+from loopwright.errors import CheckpointError
+
+
+class Colour(enum.IntEnum):
+    """Is an int that is loaded by importing a class."""
+
+    RED = 1
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.path), "w"))
+
+
+TREE: dict[str, Any] = {
+    "int": 3,
+    "large": 2**70,
+    "float": 0.1,
+    "none": None,
+    "flag": True,
+    "text": "a\u00e9\n",
+    "bytes": b"\x00\xff",
+    "tuple": (1, (2, [3])),
+    "keys": {1: "a", None: "b", (1, 2): "c"},
+    "dollar": {"$tensor": 1, "$tuple": [1]},
+    "single": {"$tensor": "0"},
+    "empty": [{}, [], ()],
+}
+
+
+def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
+    write_state(tmp_path / "state", TREE)
+    assert read_state(tmp_path / "state") == TREE
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.uint8]
+)
+def test_tensors_come_back_bit_for_bit(dtype: torch.dtype, tmp_path: Path) -> None:
+    tensor = (torch.rand(3, 4, generator=torch.Generator().manual_seed(0)) * 9).to(dtype)
+    content = {"plain": tensor, "view": tensor.T[1:], "scalar": tensor[0, 0], "none": tensor[:0]}
+    write_state(tmp_path / "state", {**content, "shared": [tensor, tensor]})
+    found = read_state(tmp_path / "state")
+    for name, expected in content.items():
+        assert found[name].dtype == dtype
+        assert torch.equal(found[name], expected)
+
+
+def test_arrays_and_numbers_of_numpy(tmp_path: Path) -> None:
+    state = np.random.RandomState(1).get_state()
+    write_state(tmp_path / "state", {"state": state, "number": np.float64(0.1), "nan": np.nan})
+    found = read_state(tmp_path / "state")
+    np.random.RandomState().set_state(found["state"])
+    assert np.array_equal(found["state"][1], state[1])
+    assert type(found["number"]) is float
+    assert found["nan"] != found["nan"]
+
+
+def test_what_cannot_be_held_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"state\.a\[1\] is a object"):
+        write_state(tmp_path / "state", {"a": [1, object()]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "state"
+    write_state(folder, {"a": 1})
+    write_state(folder, {"a": 2})
+    assert read_state(folder) == {"a": 2}
+
+    def full(path: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    with pytest.raises(OSError, match="no space"):
+        write_state(folder, {"a": 3})
+    assert read_state(folder) == {"a": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors", "manifest.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_damage_is_told_by_the_name_of_the_file(name: str, damage: str, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    write_state(folder, {"weights": torch.ones(4), "text": "abc"})
+    path = folder / name
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        middle = content.index(b'"') + 1
+        path.write_bytes(content[:middle] + b"\xff" + content[middle + 1 :])
+    with pytest.raises(CheckpointError, match=name):
+        read_state(folder)
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{}", '{"format": 1, "files": 3}', '{"format": 9, "files": {}}'])
+def test_a_manifest_that_is_none_is_refused(manifest: str, tmp_path: Path) -> None:
+    write_state(tmp_path / "state", {})
+    (tmp_path / "state" / "manifest.json").write_text(manifest)
+    with pytest.raises(CheckpointError):
+        read_state(tmp_path / "state")
+
+
+def test_no_state_holds_a_pickle(tmp_path: Path) -> None:
+    write_state(tmp_path / "state", {"weights": torch.ones(2)})
+    assert {path.suffix for path in (tmp_path / "state").iterdir()} == {".json", ".safetensors"}
+    json.loads((tmp_path / "state" / "state.json").read_text())
+
+
+# --------------------------------------------------------------------- exported files
+
+
+def test_an_export_loads_without_executing_anything(tmp_path: Path) -> None:
+    """P-75."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    content = {
+        "model": model.state_dict(),
+        "counter": Counter([1, 1]),
+        "ordered": OrderedDict(a=1),
+        "numpy": {"score": np.float64(0.5), "count": np.int64(3)},
+        "plain": [1, 2.0, "a", None, True, (1,), {2}, torch.float32, torch.Size([1])],
+    }
+    save_export(content, tmp_path / "a.pt")
+    found = load_export(tmp_path / "a.pt")
+    assert found["numpy"] == {"score": 0.5, "count": 3}
+    assert found["plain"] == content["plain"]
+    assert found["counter"] == content["counter"]
+    assert found["model"]._metadata == content["model"]._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(found["model"])
+    assert isinstance(content["numpy"]["score"], np.float64)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("value", [object(), Colour.RED, print, nn.Linear(1, 1)], ids=str)
+def test_what_would_execute_code_is_refused(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"extra\.inner\[0\]"):
+        save_export({"extra": {"inner": [value]}}, tmp_path / "a.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_with_code_is_not_executed(tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    torch.save({"model_state_dict": Bomb(witness)}, tmp_path / "evil.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        load_export(tmp_path / "evil.pt")
+    assert not witness.exists()
+
+
+def test_an_export_appears_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new" / "a.pt"
+    save_export({"a": 1}, path)
+
+    def half(content: Any, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        save_export({"a": 2}, path)
+    assert load_export(path) == {"a": 1}
+    assert os.listdir(path.parent) == ["a.pt"]

@@ -118,7 +118,9 @@ def test_damage_is_told_by_the_name_of_the_file(name: str, damage: str, tmp_path
         read_state(folder)
 
 
-@pytest.mark.parametrize("manifest", ["[]", "{}", '{"format": 1, "files": 3}', '{"format": 9, "files": {}}'])
+@pytest.mark.parametrize(
+    "manifest", ["[]", "{}", '{"format": 1, "files": 3}', '{"format": 9, "files": {}}']
+)
 def test_a_manifest_that_is_none_is_refused(manifest: str, tmp_path: Path) -> None:
     write_state(tmp_path / "state", {})
     (tmp_path / "state" / "manifest.json").write_text(manifest)
@@ -155,7 +157,11 @@ def test_an_export_loads_without_executing_anything(tmp_path: Path) -> None:
     assert isinstance(content["numpy"]["score"], np.float64)  # type: ignore[index]
 
 
-@pytest.mark.parametrize("value", [object(), Colour.RED, print, nn.Linear(1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [object(), Colour.RED, print, nn.Linear(1, 1)],
+    ids=["object", "enum", "function", "module"],
+)
 def test_what_would_execute_code_is_refused(value: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"extra\.inner\[0\]"):
         save_export({"extra": {"inner": [value]}}, tmp_path / "a.pt")

@@ -1,6 +1,8 @@
 """The progress bar: what it writes, and how rarely."""
 
 import io
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -24,7 +26,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(progress_bar, "time", clock)
-    monkeypatch.setattr(progress_bar, "_in_notebook", lambda: False)
     return clock
 
 
@@ -98,3 +99,13 @@ def test_durations(clock: Clock, seconds: float, shown: str) -> None:
     clock.now += seconds
     bar.close()
     assert shown in stream.getvalue()
+
+
+def test_a_process_that_imported_ipykernel_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script or a test may import it, or nbclient, which does: only a kernel shows a notebook."""
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    stream = io.StringIO()
+    bar = ProgressBar("train", 2, stream)
+    assert not bar.is_due
+    bar.close()
+    assert "\r" not in stream.getvalue()

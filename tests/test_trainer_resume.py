@@ -53,7 +53,9 @@ def test_a_checkpoint_file_holds_what_is_documented(tmp_path: Path) -> None:
     assert same(before, weights(trainer))
     assert trainer.scheduler.state_dict() == states[1]
     buffers = [s["momentum_buffer"] for s in trainer.optimizer.state_dict()["state"].values()]
-    assert same(buffers, [s["momentum_buffer"] for s in content["optimizer_state_dict"]["state"].values()])
+    assert same(
+        buffers, [s["momentum_buffer"] for s in content["optimizer_state_dict"]["state"].values()]
+    )
 
 
 def test_checkpoints_work_before_any_run(tmp_path: Path) -> None:

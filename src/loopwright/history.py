@@ -76,7 +76,7 @@ class InMemoryRunHistory(RunHistory):
         return set(self._metrics)
 
     def get_metric_values(self, metric_name: str) -> list[Any]:
-        return self._metrics.get(metric_name, [])
+        return list(self._metrics.get(metric_name, ()))
 
     def get_latest_metric(self, metric_name: str) -> Any:
         if metric_name not in self._metrics:

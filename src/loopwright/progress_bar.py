@@ -23,7 +23,7 @@ class ProgressBar:
         self.count = 0
         self.note = ""
         self._stream = stream or sys.stderr
-        self._redraws = self._stream.isatty() or _in_notebook()
+        self._redraws = self._stream.isatty() or _is_in_notebook(self._stream)
         self._begin = time.perf_counter()
         self._next_draw = self._begin if self._redraws else float("inf")
         self._drawn = 0
@@ -81,5 +81,5 @@ def _can_encode(text: str, stream: TextIO) -> bool:
     return True
 
 
-def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules
+def _is_in_notebook(stream: TextIO) -> bool:
+    return type(stream).__module__.partition(".")[0] == "ipykernel"

@@ -56,11 +56,17 @@ class ModelEmaCallback(SaveBestModelCallback):
         self.decay = decay
         self.evaluate_during_training = evaluate_during_training
         self.ema_model: ModelEma | None = None
+        self._is_training = False
         self._make_ema = model_ema
         self._callbacks = CallbackHandler(callbacks)
 
     def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
         self.ema_model = self._make_ema(trainer.get_model(), decay=self.decay)
+
+        self._is_training = True
+
+    def on_evaluation_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._is_training = False
 
     def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
         assert self.ema_model is not None
@@ -69,7 +75,7 @@ class ModelEmaCallback(SaveBestModelCallback):
     def on_eval_epoch_end(
         self, trainer: Trainer, is_intermediate: bool = False, **kwargs: Any
     ) -> None:
-        if not self.evaluate_during_training or is_intermediate or self.ema_model is None:
+        if not (self.evaluate_during_training and self._is_training) or is_intermediate:
             return
         history, handler = trainer.run_history, trainer.callback_handler
         prefix = history.metric_name_prefix

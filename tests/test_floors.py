@@ -18,6 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 # all files in it.
 FLOORS = {
     # 1: values
+    "checkpoint_policy.py": 1,
     "errors.py": 1,
     "extras.py": 1,
     "plain_values.py": 1,
@@ -30,6 +31,9 @@ FLOORS = {
     "accumulation.py": 2,
     "batches.py": 2,
     "checkpoint.py": 2,
+    "checkpoint_store.py": 2,
+    "ends.py": 1,
+    "positions.py": 2,
     "data.py": 2,
     "default_callbacks.py": 2,
     "device.py": 2,

@@ -257,7 +257,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"precision": "fp8"}, ValueError),
         ({"step_mode": "fast"}, ValueError),
         ({"step_mode": "compile"}, NotSupportedError),
-        ({"checkpoint": "latest"}, NotSupportedError),
+        ({"checkpoint": "latest"}, TypeError),
         ({"device": "cuda:99"}, ValueError),
     ],
     ids=str,

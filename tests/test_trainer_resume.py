@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
 from loopwright.callbacks import SaveTrainingStateCallback
-from loopwright.errors import CheckpointError, NotSupportedError
+from loopwright.errors import CheckpointError
 from loopwright.events import StopTrainingError, TrainerCallback
 from loopwright.trainer import Trainer
 
@@ -266,24 +266,42 @@ class OwnLoader(Trainer):
 
 
 @pytest.mark.parametrize("kind", ["loader of the user", "iterable"])
-def test_positions_that_cannot_be_restored_are_refused(kind: str, tmp_path: Path) -> None:
+def test_other_loaders_go_on_at_the_end_of_an_epoch(kind: str, tmp_path: Path) -> None:
     cls = OwnLoader if kind != "iterable" else Trainer
-    saving = SaveTrainingStateCallback(tmp_path, save_every_n_steps=1, save_every_n_epochs=1)
+    saving = SaveTrainingStateCallback(tmp_path, save_every_n_epochs=1)
     trainer = tiny_trainer(cls, callbacks=[saving])
     torch.manual_seed(4)
     trainer.train(Stream(12), 2, per_device_batch_size=4)
-    with pytest.raises(NotSupportedError, match="epoch"):
-        tiny_trainer(cls).train(Stream(12), 2, resume_from=tmp_path / "step_1")
     resumed = tiny_trainer(cls)
     resumed.train(Stream(12), 2, per_device_batch_size=4, resume_from=tmp_path / "epoch_1")
     assert same(weights(resumed), weights(trainer))
 
 
+def test_a_stream_goes_on_inside_an_epoch(tmp_path: Path) -> None:
+    trainer = tiny_trainer(callbacks=[SaveTrainingStateCallback(tmp_path, save_every_n_steps=1)])
+    trainer.train(Stream(12), 2, per_device_batch_size=4)
+    for step in (1, 2, 4):
+        resumed = tiny_trainer()
+        folder = tmp_path / f"step_{step}"
+        resumed.train(Stream(12), 2, per_device_batch_size=4, resume_from=folder)
+        assert same(weights(resumed), weights(trainer))
+
+
+def test_a_state_from_inside_a_step_over_an_own_loader_is_refused(tmp_path: Path) -> None:
+    """The next batch was drawn already, so going on would not be exact: never silently wrong."""
+    saving = SaveTrainingStateCallback(tmp_path, save_every_n_steps=1)
+    tiny_trainer(OwnLoader, callbacks=[saving]).train(Stream(12), 2, per_device_batch_size=4)
+    with pytest.raises(CheckpointError, match="CheckpointPolicy"):
+        tiny_trainer(OwnLoader).train(
+            Stream(12), 2, per_device_batch_size=4, resume_from=tmp_path / "step_1"
+        )
+
+
 def test_a_damaged_state_restores_nothing(tmp_path: Path) -> None:
     run(tiny_data(14), 1).save_training_state(tmp_path / "state")
-    (tmp_path / "state" / "tensors.safetensors").write_bytes(b"damaged")
+    (tmp_path / "state" / "model.safetensors").write_bytes(b"damaged")
     other = tiny_trainer()
-    with pytest.raises(CheckpointError, match="tensors.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match="model.safetensors is damaged"):
         other.train(tiny_data(14), 2, resume_from=tmp_path / "state")
     assert same(weights(other), tiny_model().parameters())
 

@@ -6,6 +6,9 @@ the same without that flag, `loader` goes over an ordinary DataLoader.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import torch
 from clock import Clock
 from torch import Tensor
@@ -60,18 +63,31 @@ class OverLoader(InMemory):
         return total / steps
 
 
-def train(work: Work, clock: Clock, variant: str) -> None:
-    """Trains all epochs."""
-    run = OverLoader(work) if variant == "loader" else InMemory(work, fused=variant == "fused")
-    for _ in range(work.epochs):
-        clock.lap(run.epoch())
+class Slices:
+    """The evaluation data as slices, nothing copied."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (inputs, targets) in order."""
+        size = self.work.batch_size
+        return zip(self.work.eval_x.split(size), self.work.eval_y.split(size), strict=True)
 
 
-def evaluate(work: Work, clock: Clock, variant: str) -> None:
-    """Trains and then evaluates in every epoch; laps record the evaluation loss."""
+def repeated(work: Work, kind: str, variant: str) -> Callable[[], Any]:
+    """Returns what one lap runs: a function without arguments."""
+    if kind == "predict":
+        return predicting(work, variant)
     run = OverLoader(work) if variant == "loader" else InMemory(work, fused=variant == "fused")
+    return run.epoch if kind == "train" else evaluating(work, run, variant)
+
+
+def evaluating(work: Work, run: InMemory, variant: str) -> Callable[[], float]:
+    """Returns a function that trains and evaluates one epoch and returns the evaluation loss."""
     batches = work.eval_loader() if variant == "loader" else Slices(work)
-    for _ in range(work.epochs):
+
+    def lap() -> float:
         run.epoch()
         run.model.eval()
         total, steps = 0.0, 0
@@ -80,30 +96,42 @@ def evaluate(work: Work, clock: Clock, variant: str) -> None:
                 total += cross_entropy(run.model(x), y).item()
                 steps += 1
         run.model.train()
-        clock.lap(total / steps)
+        return total / steps
+
+    return lap
 
 
-class Slices:
-    """The evaluation data as a sequence of slices, nothing copied."""
+def predicting(work: Work, variant: str) -> Callable[[], Tensor]:
+    """Returns a function that returns the outputs for all samples, in order."""
+    model, loader = work.model().eval(), work.predict_loader()
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def lap() -> Tensor:
+        with torch.inference_mode():
+            if variant == "loader":
+                return torch.cat([model(x) for (x,) in loader])
+            return torch.cat([model(x) for x in work.x.split(work.batch_size)])
 
-    def __iter__(self):
-        """Yields (inputs, targets) in order."""
-        size = self.work.batch_size
-        return zip(self.work.eval_x.split(size), self.work.eval_y.split(size), strict=True)
+    return lap
+
+
+def train(work: Work, clock: Clock, variant: str) -> None:
+    """Trains all epochs."""
+    lap = repeated(work, "train", variant)
+    for _ in range(work.epochs):
+        clock.lap(lap())
+
+
+def evaluate(work: Work, clock: Clock, variant: str) -> None:
+    """Trains and evaluates in every epoch; laps record the evaluation loss."""
+    lap = repeated(work, "evaluate", variant)
+    for _ in range(work.epochs):
+        clock.lap(lap())
 
 
 def predict(work: Work, clock: Clock, variant: str) -> Tensor:
-    """Returns the outputs for all samples, in order."""
-    model = work.model().eval()
-    loader = work.predict_loader()
+    """Predicts again and again; returns the last outputs."""
+    lap = repeated(work, "predict", variant)
     for _ in range(work.epochs):
-        with torch.inference_mode():
-            if variant == "loader":
-                outputs = torch.cat([model(x) for (x,) in loader])
-            else:
-                outputs = torch.cat([model(x) for x in work.x.split(work.batch_size)])
+        outputs = lap()
         clock.lap()
     return outputs

@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loopwright.checkpoint_policy import CheckpointPolicy as CheckpointPolicy
     from loopwright.errors import LoopwrightError as LoopwrightError
+    from loopwright.errors import RunInterrupted as RunInterrupted
     from loopwright.events import StopTrainingError as StopTrainingError
     from loopwright.events import TrainerCallback as TrainerCallback
     from loopwright.experiment import Experiment as Experiment
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "RunInterrupted": "errors",
+    "CheckpointPolicy": "checkpoint_policy",
     "Experiment": "experiment",
     "InMemoryRunHistory": "history",
     "LoopwrightError": "errors",
@@ -38,6 +42,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "RunInterrupted",
+    "CheckpointPolicy",
     "Experiment",
     "InMemoryRunHistory",
     "LoopwrightError",

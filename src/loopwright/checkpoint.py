@@ -8,23 +8,25 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load_file, save_file
 
 from loopwright.errors import CheckpointError
 
 _FORMAT = 1
-_TREE, _TENSORS, _MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
+_TREE, _MANIFEST = "state.json", "manifest.json"
+_LARGEST_JSON = 2**28  # bytes; a tree of numbers far larger than any history
 _PLAIN = (bool, int, float, str, type(None))
 _EXPORTED = (*_PLAIN, complex, bytes, bytearray, torch.dtype, torch.device, torch.Size)
 
@@ -90,36 +92,98 @@ def _exportable(value: Any, where: str) -> Any:
     )
 
 
-def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write a tree of dicts, lists, tuples, numbers, strings, arrays and tensors to a folder.
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a moment, apart from what goes on changing: a tree, and copies of tensors."""
 
-    The folder appears whole or not at all; an earlier one of this name is replaced.
+    tree: bytes
+    """The tree as JSON, with references in place of tensors."""
+    parts: dict[str, dict[str, torch.Tensor]]
+    """Tensors on the CPU by name, for each file."""
+
+    @property
+    def num_bytes(self) -> int:
+        """What the files will hold, but for their headers."""
+        tensors = (tensor for part in self.parts.values() for tensor in part.values())
+        return len(self.tree) + sum(tensor.nbytes for tensor in tensors)
+
+
+class Buffers:
+    """Memory that snapshots are copied into, kept from one to the next."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], torch.Tensor] = {}
+
+    def copy(self, part: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a contiguous copy on the CPU, in the memory of the copy before if it fits."""
+        kept = self._kept.get((part, name))
+        if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
+            kept = torch.empty(tensor.shape, dtype=tensor.dtype)
+            self._kept[part, name] = kept
+        return kept.copy_(tensor.detach())
+
+
+def take_snapshot(state: Mapping[str, Any], buffers: Buffers | None = None) -> Snapshot:
+    """Return a snapshot of a tree of dicts, lists, tuples, numbers, strings, arrays and tensors.
+
+    Args:
+        state: The tree. The tensors below each key go into a file of its name.
+        buffers: Memory of an earlier snapshot, which must not be in use any more.
 
     Raises:
         CheckpointError: The tree holds something else; the message names where.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    tree = json.dumps(_encode(state, "state", tensors)).encode()
-    files = {_TREE: tree, _TENSORS: save_tensors(tensors)}
-    listed = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in files.items()
-    }
-    files[_MANIFEST] = json.dumps({"format": _FORMAT, "files": listed}, indent=1).encode()
+    encoder = _Encoder(buffers or Buffers())
+    tree = {key: encoder.encode(value, _part_of(key), key) for key, value in state.items()}
+    return Snapshot(json.dumps(tree).encode(), encoder.parts)
+
+
+def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write a tree, as `take_snapshot` takes it, to a folder.
+
+    The folder appears whole or not at all; an earlier one of this name is replaced.
+    """
+    write_snapshot(folder, take_snapshot(state))
+
+
+def write_snapshot(
+    folder: str | os.PathLike[str], snapshot: Snapshot, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write a snapshot to a folder, with a manifest of sizes and checksums.
+
+    Args:
+        folder: Where; it appears whole or not at all.
+        snapshot: What.
+        about: Plain values for the manifest, such as the step.
+    """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir()
-        for name, data in files.items():
-            (aside / name).write_bytes(data)
-            _flush(aside / name)
+        (aside / _TREE).write_bytes(snapshot.tree)
+        for part, tensors in snapshot.parts.items():
+            save_file(tensors, aside / f"{part}.safetensors")
+        files = {path.name: _listed(path) for path in sorted(aside.iterdir())}
+        manifest = {"format": _FORMAT, **(about or {}), "files": files}
+        (aside / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in aside.iterdir():
+            _flush(path)
         _flush(aside)
         _put_in_place(aside, folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:
@@ -137,89 +201,140 @@ def _put_in_place(aside: Path, folder: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the manifest of a state folder.
+
+    Raises:
+        CheckpointError: There is none, or it is of another format.
+    """
+    path = Path(folder) / _MANIFEST
+    try:
+        manifest = json.loads(_bounded(path))
+        found, files = manifest["format"], dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{folder} is no saved state: {path} cannot be read ({error})."
+        ) from None
+    if found != _FORMAT:
+        raise CheckpointError(f"{folder} has format {found}; this version reads {_FORMAT}.")
+    return {**manifest, "files": files}
+
+
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a tree that `write_state` wrote; tensors are on the CPU.
+
+    Every file is compared with its checksum before anything in it is used.
 
     Raises:
         CheckpointError: A file is missing or is not what was written; the message names it.
     """
     folder = Path(folder)
+    files = read_manifest(folder)["files"]
+    for name in (_TREE, *sorted(files)):
+        _verify(folder, name, files.get(name))
     try:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
-        found, files = manifest["format"], dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder} is no saved state: {folder / _MANIFEST} cannot be read ({error})."
-        ) from None
-    if found != _FORMAT:
-        raise CheckpointError(f"{folder} has format {found}; this version reads {_FORMAT}.")
-    content = {name: _verified(folder / name, files.get(name, {})) for name in (_TREE, _TENSORS)}
-    try:
-        decoded = _decode(json.loads(content[_TREE]), load_tensors(content[_TENSORS]))
-    except (ValueError, TypeError, KeyError, SafetensorError) as error:
+        parts = {
+            name.removesuffix(".safetensors"): load_file(folder / name)
+            for name in files
+            if name.endswith(".safetensors")
+        }
+        tree = json.loads(_bounded(folder / _TREE))
+        return {key: _decode(value, parts) for key, value in tree.items()}
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        SafetensorError,
+    ) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}.") from None
-    return dict(decoded)
 
 
-def _verified(path: Path, listed: dict[str, Any]) -> bytes:
+def _bounded(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > _LARGEST_JSON:
+        raise CheckpointError(f"{path} has {size} bytes; expected {_LARGEST_JSON} at most.")
+    return path.read_bytes()
+
+
+def _verify(folder: Path, name: str, listed: Any) -> None:
+    path = folder / name
+    if not isinstance(listed, dict) or Path(name).name != name or path.is_symlink():
+        raise CheckpointError(f"{path} is no file that the manifest lists for its folder.")
     try:
-        data = path.read_bytes()
+        size = path.stat().st_size
+        if size == listed.get("bytes") and _digest(path) == listed.get("sha256"):
+            return
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
-    if hashlib.sha256(data).hexdigest() != listed.get("sha256"):
-        raise CheckpointError(
-            f"{path} is damaged: its {len(data)} bytes are not the {listed.get('bytes')} that were "
-            "written (checksum). Use another checkpoint."
-        )
-    return data
-
-
-def _encode(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, torch.Tensor):
-        return {"$tensor": _put(value, tensors)}
-    if isinstance(value, np.ndarray):
-        return {"$array": _put(torch.from_numpy(value.copy()), tensors)}
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, Mapping):
-        items = [(key, _encode(item, f"{where}.{key}", tensors)) for key, item in value.items()]
-        if all(isinstance(key, str) and not key.startswith("$") for key, _ in items):
-            return dict(items)
-        return {"$items": [[_encode(key, where, tensors), item] for key, item in items]}
-    if isinstance(value, (list, tuple)):
-        listed = [_encode(item, f"{where}[{i}]", tensors) for i, item in enumerate(value)]
-        return {"$tuple": listed} if isinstance(value, tuple) else listed
     raise CheckpointError(
-        f"{where} is a {type(value).__name__}, which a checkpoint cannot hold: it takes numbers, "
-        "strings, arrays, tensors, and lists and dicts of them."
+        f"{path} is damaged: its {size} bytes are not the {listed.get('bytes')} that were written "
+        "(checksum). Use another checkpoint."
     )
 
 
-def _put(tensor: torch.Tensor, tensors: dict[str, torch.Tensor]) -> str:
-    name = str(len(tensors))
-    tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    return name
+_PART = re.compile(r"[a-z][a-z_]*")
 
 
-def _decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _part_of(key: str) -> str:
+    """Return the file for the tensors below a key: its name, where that can be a file's."""
+    return key if _PART.fullmatch(key) else "other"
+
+
+class _Encoder:
+    def __init__(self, buffers: Buffers) -> None:
+        self.parts: dict[str, dict[str, torch.Tensor]] = {}
+        self._buffers = buffers
+
+    def encode(self, value: Any, part: str, where: str) -> Any:
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, _PLAIN):
+            return value
+        if isinstance(value, torch.Tensor):
+            return {"$tensor": self._put(value, part, where)}
+        if isinstance(value, np.ndarray):
+            return {"$array": self._put(torch.from_numpy(value), part, where)}
+        if isinstance(value, bytes):
+            return {"$bytes": base64.b64encode(value).decode()}
+        if isinstance(value, Mapping):
+            items = [(k, self.encode(v, part, f"{where}.{k}")) for k, v in value.items()]
+            if all(isinstance(key, str) and not key.startswith("$") for key, _ in items):
+                return dict(items)
+            return {"$items": [[self.encode(key, part, where), item] for key, item in items]}
+        if isinstance(value, (list, tuple)):
+            listed = [self.encode(v, part, f"{where}.{i}") for i, v in enumerate(value)]
+            return {"$tuple": listed} if isinstance(value, tuple) else listed
+        raise CheckpointError(
+            f"{where} is a {type(value).__name__}, which a checkpoint cannot hold: it takes "
+            "numbers, strings, arrays, tensors, and lists and dicts of them."
+        )
+
+    def _put(self, tensor: torch.Tensor, part: str, where: str) -> str:
+        tensors = self.parts.setdefault(part, {})
+        name = where.removeprefix(f"{part}.")
+        if name in tensors:  # keys with dots in them can spell the same path twice
+            name = f"{name}#{len(tensors)}"
+        tensors[name] = self._buffers.copy(part, name, tensor)
+        return f"{part}/{name}"
+
+
+def _decode(value: Any, parts: Mapping[str, Mapping[str, torch.Tensor]]) -> Any:
     if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
+        return [_decode(item, parts) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
         kind, content = next(iter(value.items()))
-        if kind == "$tensor":
-            return tensors[content]
-        if kind == "$array":
-            return tensors[content].numpy()
+        if kind in ("$tensor", "$array"):
+            part, _, name = content.partition("/")
+            tensor = parts[part][name]
+            return tensor if kind == "$tensor" else tensor.numpy()
         if kind == "$bytes":
             return base64.b64decode(content)
         if kind == "$tuple":
-            return tuple(_decode(item, tensors) for item in content)
+            return tuple(_decode(item, parts) for item in content)
         if kind == "$items":
-            return {_decode(key, tensors): _decode(item, tensors) for key, item in content}
-    return {key: _decode(item, tensors) for key, item in value.items()}
+            return {_decode(key, parts): _decode(item, parts) for key, item in content}
+    return {key: _decode(item, parts) for key, item in value.items()}

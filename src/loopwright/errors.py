@@ -5,10 +5,13 @@ LoopwrightError
 ├── MissingExtraError    (an ImportError)        an optional package is not installed
 ├── RunFolderError       (an OSError)            a run folder cannot be used
 ├── CheckpointError      (a ValueError)          a saved state cannot be used
+├── RunInterrupted                               a signal ended a run, which saved and can go on
 └── NotSupportedError    (a NotImplementedError) a known thing that this version does not do
 
 Mistakes in the arguments of a call are plain `ValueError` and `TypeError`.
 """
+
+from pathlib import Path
 
 
 class LoopwrightError(Exception):
@@ -29,6 +32,23 @@ class RunFolderError(LoopwrightError, OSError):
 
 class CheckpointError(LoopwrightError, ValueError):
     """Tells why a saved state cannot be written or does not fit what it is loaded into."""
+
+
+class RunInterrupted(LoopwrightError):
+    """Tells that a signal ended a run, and where it saved what it needs to go on.
+
+    Args:
+        signal_name: Such as "SIGTERM".
+        checkpoint: The folder that was saved.
+    """
+
+    def __init__(self, signal_name: str, checkpoint: Path) -> None:
+        super().__init__(
+            f"{signal_name} ended the run. It saved {checkpoint}, and goes on from there with "
+            "resume='latest'."
+        )
+        self.signal = signal_name
+        self.checkpoint = checkpoint
 
 
 class NotSupportedError(LoopwrightError, NotImplementedError):

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from torch.utils.data import (
 )
 
 from loopwright.data import DataLoaderSlice, epoch_order
-from loopwright.errors import NotSupportedError
 from loopwright.seed import derive_seed, fixed_draws
 
 _DRAWS_STREAM = 2  # keeps what a dataset draws apart from the order's draws of (seed, epoch)
@@ -431,8 +431,13 @@ class IterableLoader(EpochLoader):
     """Gives the batches of an `IterableDataset`, whose length may be unknown.
 
     Without workers, what the dataset draws is fixed per batch by (seed, epoch, position); with
-    them, per worker by (seed, epoch, worker).
+    them, per worker by (seed, epoch, worker). To enter an epoch at a position, the batches before
+    it are made and dropped, unless (without workers) the dataset has `state_dict` and
+    `load_state_dict`.
     """
+
+    dataset_state: Any = None
+    """What `position` returned at the position to start from."""
 
     def __init__(
         self,
@@ -446,6 +451,7 @@ class IterableLoader(EpochLoader):
         self.batch_size = batch_size
         self.num_workers = options.get("num_workers", 0)
         self._fixes_draws = reproducible_draws and not self.num_workers
+        self._keeps_position = self._fixes_draws and hasattr(dataset, "load_state_dict")
         self._generator = torch.Generator()
         self._loader: DataLoader[Any] = DataLoader(
             dataset, batch_size=batch_size, generator=self._generator, **options
@@ -455,17 +461,21 @@ class IterableLoader(EpochLoader):
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        if self.start:
-            raise NotSupportedError(
-                "Iterable data cannot be entered in the middle of an epoch in this version. "
-                "Resume from a state that was saved at the end of an epoch."
-            )
         self._generator.manual_seed(derive_seed(self.seed, _DRAWS_STREAM, self.epoch))
-        return self._with_fixed_draws() if self._fixes_draws else iter(self._loader)
+        batches = self._with_fixed_draws() if self._fixes_draws else iter(self._loader)
+        if self.dataset_state is not None:
+            return batches
+        return islice(batches, self.start, None)
+
+    def position(self) -> Any:
+        """Return the state of the dataset, when it keeps one that tells where it stands."""
+        return self.dataset.state_dict() if self._keeps_position else None
 
     def _with_fixed_draws(self) -> Iterator[Any]:
-        position, end = 0, object()
+        position, end = 0 if self.dataset_state is None else self.start, object()
         with fixed_draws(derive_seed(self.seed, _DRAWS_STREAM, self.epoch)):
+            if self.dataset_state is not None:
+                self.dataset.load_state_dict(self.dataset_state)
             batches = iter(self._loader)
         while True:
             with fixed_draws(derive_seed(self.seed, _DRAWS_STREAM, self.epoch, position)):

@@ -31,6 +31,9 @@ class Progress:
     micro_batch: int = 0
     """Micro-batches of this epoch that are completed: the index of the one being worked on."""
 
+    epoch_is_trained: bool = False
+    """Whether the training of this epoch is complete, and its evaluation is not."""
+
     samples: int = 0
     """Samples trained in this run."""
 

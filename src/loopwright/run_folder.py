@@ -1,6 +1,7 @@
 """The folder that a run owns: written so that what stands in it is always whole."""
 
 import json
+import math
 import os
 import re
 import time
@@ -92,6 +93,16 @@ class RunFolder:
         if now - self._status_written >= _STATUS_INTERVAL_SECONDS:
             self._write_status()
 
+    def cut_back(self, epoch: int) -> None:
+        """Remove what the log holds of this epoch and later ones, which are trained again."""
+        path = self.path / METRICS_FILE
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _epoch_of(line) < epoch]
+        if len(kept) < len(lines):
+            _write_text(path, "".join(kept))
+
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write the results and the report, and notes that the run is complete."""
         _write_json(self.path / RESULTS_FILE, to_plain(results))
@@ -125,6 +136,13 @@ class RunFolder:
     def _write_status(self) -> None:
         self._status_written = time.time()
         _write_json(self.path / STATUS_FILE, self._status | {"updated": self._status_written})
+
+
+def _epoch_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line that was cut off
 
 
 def new_run_path(parent: str | Path, name: str) -> Path:

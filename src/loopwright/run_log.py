@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from loopwright.errors import RunInterrupted
 from loopwright.events import StopTrainingError
 from loopwright.history import RunHistory, history_state
 from loopwright.progress import Progress
 from loopwright.run_config import TrainerRunConfig
 from loopwright.run_folder import RunFolder
+from loopwright.run_record import is_run_folder, read_run
 
 
 class RunLog:
@@ -20,13 +22,19 @@ class RunLog:
     Args:
         folder: The folder of the run.
         config: The settings of the run.
+        history: The history to go on from.
         resume: Whether the folder may hold a run that did not finish.
     """
 
-    def __init__(self, folder: Path, config: TrainerRunConfig, *, resume: bool) -> None:
+    def __init__(
+        self, folder: Path, config: TrainerRunConfig, history: RunHistory, *, resume: bool
+    ) -> None:
         self._folder = RunFolder(folder, resume=resume)
         self._began = time.perf_counter()
         self._logged: dict[str, int] = {}
+        if resume:
+            self._folder.cut_back(history.current_epoch)
+            self._logged = {name: len(v) for name, v in history_state(history).items()}
         self._folder.start(config.to_dict())
 
     def log(self, history: RunHistory, progress: Progress) -> None:
@@ -70,10 +78,15 @@ class RunLog:
     def abandon(self, error: BaseException) -> None:
         """Note that an exception ended the run."""
         note = f"{type(error).__name__}: {error}".removesuffix(": ")
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, (KeyboardInterrupt, RunInterrupted)):
             self._folder.stop(note)
         else:
             self._folder.fail(note)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a run that is complete."""
+    return is_run_folder(folder) and read_run(folder).status.get("status") == "finished"
 
 
 def _plain(value: Any) -> Any:

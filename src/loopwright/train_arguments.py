@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
+from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.errors import NotSupportedError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
-def check_modes(precision: str, step_mode: str, checkpoint: object) -> None:
+def check_modes(precision: str, step_mode: str) -> None:
     """Refuse settings that are unknown or come with a later version."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
@@ -21,10 +22,16 @@ def check_modes(precision: str, step_mode: str, checkpoint: object) -> None:
         )
     if step_mode != "eager":
         raise ValueError(f"step_mode is {step_mode!r}; expected 'eager'.")
-    if checkpoint is not None:
-        raise NotSupportedError(
-            "checkpoint is not available in this version; use SaveTrainingStateCallback."
-        )
+
+
+def check_checkpoint(checkpoint: object, run_dir: object) -> None:
+    """Refuse what is no policy, and a policy for a run without a folder."""
+    if checkpoint is None:
+        return
+    if not isinstance(checkpoint, CheckpointPolicy):
+        raise TypeError(f"checkpoint is {checkpoint!r}; expected a CheckpointPolicy or None.")
+    if run_dir is None:
+        raise ValueError("A CheckpointPolicy needs a folder: give run_dir.")
 
 
 def check_numbers(**counts: int | None) -> None:

@@ -19,6 +19,8 @@ from loopwright import checkpoint as saved
 from loopwright import loop_map
 from loopwright.accumulation import Accumulation, Count
 from loopwright.batches import batch_size_of, count_of, num_samples_in
+from loopwright.checkpoint_policy import CheckpointPolicy
+from loopwright.checkpoint_store import CheckpointStore
 from loopwright.data import limit_from_environment, remove_padding, worker_init_fn
 from loopwright.default_callbacks import DEFAULT_CALLBACKS
 from loopwright.device import (
@@ -30,12 +32,14 @@ from loopwright.device import (
     move_to_device,
     pick_device,
 )
-from loopwright.errors import NotSupportedError
+from loopwright.ends import StopRequested, StopRequests
+from loopwright.errors import CheckpointError, RunInterrupted
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
 from loopwright.history import InMemoryRunHistory, LossTracker, RunHistory
 from loopwright.limits import LimitBatchesCallback
 from loopwright.loaders import (
     EpochLoader,
+    IterableLoader,
     TensorLoader,
     close_loader,
     innermost,
@@ -45,6 +49,7 @@ from loopwright.loaders import (
 from loopwright.memory import kept_buffers
 from loopwright.outputs import Collected
 from loopwright.placeholders import TrainerPlaceholderValues, replace_trainer_placeholder_values
+from loopwright.positions import ReplayedLoader
 from loopwright.processes import (
     local_process_index,
     num_processes,
@@ -56,6 +61,7 @@ from loopwright.run_config import TrainerRunConfig
 from loopwright.seed import preserved_random_states
 from loopwright.train_arguments import (
     changed,
+    check_checkpoint,
     check_clipping,
     check_limits,
     check_modes,
@@ -67,7 +73,15 @@ from loopwright.train_arguments import (
     optimizers_in,
     smaller_limit,
 )
-from loopwright.training_state import check_fits, load_states, put_state, states_of, take_state
+from loopwright.training_state import (
+    check_fits,
+    check_settings,
+    finish_resuming,
+    load_states,
+    put_state,
+    states_of,
+    take_state,
+)
 
 if TYPE_CHECKING:
     from loopwright.run_log import RunLog
@@ -100,8 +114,9 @@ class Trainer:
         step_mode: How a step is executed; this version knows "eager".
         seed: Decides the order of data and what datasets draw; by default the seed that torch was
             seeded with, read without drawing. Nothing seeds the global generators.
-        run_dir: A folder for the run to own; None writes nothing.
-        checkpoint: Has to be None in this version.
+        run_dir: A folder for the run to own; None writes nothing. A run with a folder that SIGTERM,
+            SIGINT, SIGHUP or SIGUSR1 ends saves first, and can be resumed.
+        checkpoint: When such a run saves besides, and what it keeps.
         deterministic: Use deterministic algorithms during runs; they can be slower, and torch
             raises where it has none.
 
@@ -129,11 +144,12 @@ class Trainer:
         step_mode: Literal["eager"] = "eager",
         seed: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
-        checkpoint: None = None,
+        checkpoint: CheckpointPolicy | None = None,
         deterministic: bool = False,
     ) -> None:
         refuse_several_processes()
-        check_modes(precision, step_mode, checkpoint)
+        check_modes(precision, step_mode)
+        check_checkpoint(checkpoint, run_dir)
         self.model = model
         self.loss_func = loss_func
         self.optimizer = optimizer
@@ -142,6 +158,7 @@ class Trainer:
         self.precision = precision
         self.step_mode = step_mode
         self.run_dir = Path(run_dir) if run_dir is not None else None
+        self.checkpoint = checkpoint
         self.deterministic = deterministic
         self.callback_handler = self._create_callback_handler(callbacks)
         self.progress = Progress()
@@ -178,6 +195,10 @@ class Trainer:
         self._is_running = False
         self._stop: StopTrainingError | None = None
         self._limits: tuple[int | None, int | None] = (None, None)
+        self._store: CheckpointStore | None = None
+        self._requests = StopRequests()
+        self._replayed: ReplayedLoader | None = None
+        self._resumed: Mapping[str, Any] | None = None
         self._run_seed = 0
         self._first_epoch = 1
         self._resumes_inside_epoch = False
@@ -368,6 +389,8 @@ class Trainer:
         resume_from: str | os.PathLike[str] | None = None,
         *,
         gradient_clip_norm: float | None = None,
+        resume: str | os.PathLike[str] | None = None,
+        allow_changes: bool = False,
     ) -> None:
         """Train the model, and evaluate it after each epoch when there is an `eval_dataset`.
 
@@ -387,10 +410,18 @@ class Trainer:
             eval_dataloader_kwargs: See `create_eval_dataloader`.
             reset_run_history: False keeps earlier metrics and goes on counting epochs.
             collate_fn: Makes a batch of a list of samples, in both loaders.
-            resume_from: A folder written by `save_training_state` to go on from.
+            resume_from: The same as `resume`.
             gradient_clip_norm: Clip the norm of the whole gradient before an update.
+            resume: A checkpoint of a run, or a folder of `save_training_state`, to go on from; or
+                "latest" for the newest checkpoint in the run's own folder that is whole (the run
+                starts anew when there is none, and does nothing when it is finished).
+            allow_changes: Go on with other settings than those of the checkpoint, which then ends
+                with other weights than the run it goes on from would have.
 
         Raises:
+            RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended a run with a folder, after saving;
+                for SIGINT it is KeyboardInterrupt.
+            CheckpointError: What is resumed is damaged, or does not fit.
             TypeError: `create_scheduler_fn` is a scheduler rather than a function that makes one.
             ValueError: A number is out of its range, or there is no data.
         """
@@ -408,7 +439,8 @@ class Trainer:
             check_optimizer(self.optimizer)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.create_scheduler_fn, self.collate_fn = create_scheduler_fn, collate_fn
-        if reset_run_history and resume_from is None:
+        resume = resume if resume is not None else resume_from
+        if reset_run_history and resume is None:
             self.run_history.reset()
         self._prepare_model_and_optimizer()
         self._train_dataloader = self.create_train_dataloader(
@@ -428,11 +460,12 @@ class Trainer:
             gradient_clip_value=gradient_clip_value,
             gradient_clip_norm=gradient_clip_norm,
         )
-        with self._running(), self._logging(resumes=resume_from is not None):
-            self._begin_run(num_epochs, max_num_train_steps)
-            if resume_from is not None:
-                state = self.load_training_state(resume_from)
-                self.run_history._set_epoch(state["current_epoch"])
+        self._begin_run(num_epochs, max_num_train_steps)
+        if resume == "latest" and self._is_finished():
+            return
+        if resume is not None:
+            self._resume(resume, allow_changes=allow_changes)
+        with self._running(), self._logging(resumes=resume is not None), self._saving():
             self._run_training()
 
     def _run_training(self) -> None:
@@ -440,14 +473,17 @@ class Trainer:
         try:
             self.training_run_start()
             self.callback_handler.call_event("on_training_run_start", self)
+            self._finish_resuming()
             while self._should_train_an_epoch():
-                self._run_train_epoch(self._train_dataloader)
+                if not self.progress.epoch_is_trained:
+                    self._run_train_epoch(self._train_dataloader)
                 if self._eval_dataloader is not None:
                     self._run_eval_epoch(self._eval_dataloader)
                 self._count_epoch()
                 self.training_run_epoch_end()
                 self.callback_handler.call_event("on_training_run_epoch_end", self)
                 self.run_history._increment_epoch()
+                self._save_after_epoch()
         except StopTrainingError as stop:
             self._abandon_update()
             self._stop = stop.with_traceback(None)  # which would keep the batch alive
@@ -466,12 +502,14 @@ class Trainer:
             self._run_train_step(batch)
             if self._reached_max_steps():
                 break
+            self._save_if_due()
         if self._accumulation.is_open:  # data of unknown length ended inside an update
             self._complete_open_update()
         self.seconds_training += time.perf_counter() - began
         self.train_epoch_end()
         self._record_train_losses()
         self.callback_handler.call_event("on_train_epoch_end", self)
+        self.progress.epoch_is_trained = True
 
     def _run_train_step(self, batch: Any) -> None:
         """Run one micro-batch, and the update that it completes."""
@@ -488,6 +526,7 @@ class Trainer:
             self._count_step()
         accumulation.end()
         progress.micro_batch += 1
+        self._micro_batch = None
 
     def train_step(self, batch: Any) -> Any:
         """Train on one micro-batch: loss, and `update` with it.
@@ -563,6 +602,7 @@ class Trainer:
     def _count_epoch(self) -> None:
         self.progress.phase = "idle"
         self.progress.epochs_done += 1
+        self.progress.epoch_is_trained = False
         if self._run_log is not None:
             self._run_log.log(self.run_history, self.progress)
 
@@ -677,6 +717,8 @@ class Trainer:
             call_event("on_eval_epoch_start", self, is_intermediate=is_intermediate)
             with torch.no_grad():
                 for batch in islice(self._batches(valid_dl), self.max_eval_batches):
+                    if self._replayed is None or not is_intermediate:
+                        self._leave_if_asked()
                     call_event("on_eval_step_start", self)
                     with self.autocast():
                         output = self.calculate_eval_batch_loss(batch)
@@ -859,6 +901,104 @@ class Trainer:
         put_state(self, state)
         return state
 
+    def _resume(self, resume: str | os.PathLike[str], *, allow_changes: bool) -> None:
+        """Go to a checkpoint, before the run starts."""
+        if resume != "latest":
+            state = self.load_training_state(resume)
+        elif self.run_dir is None:
+            raise ValueError("resume='latest' needs the run's folder: give run_dir.")
+        else:
+            found = self._make_store(self.run_dir).read_latest()
+            if found is None:
+                self.print(f"No checkpoint in {self.run_dir}: starting anew")
+                return
+            path, state = found
+            put_state(self, state)
+            self.print(f"Going on from {path}")
+        self.run_history._set_epoch(state["current_epoch"])
+        if not allow_changes and "settings" in state:
+            check_settings(self, state)
+
+    def _is_finished(self) -> bool:
+        """Whether the run's folder holds a run that is complete; its end is restored then."""
+        if self.run_dir is None:
+            return False
+        from loopwright.run_log import is_finished
+
+        if not is_finished(self.run_dir):
+            return False
+        self.print(f"The run in {self.run_dir} is finished: nothing to resume")
+        self._resume("latest", allow_changes=True)
+        return True
+
+    def _finish_resuming(self) -> None:
+        if self._resumed is not None and "callbacks" in self._resumed:
+            finish_resuming(self, self._resumed)
+
+    def _loader_position(self) -> dict[str, Any] | None:
+        """Return where a loader stands in its epoch, if that takes more than a number."""
+        if self.progress.phase != "train" or self.progress.epoch_is_trained:
+            return None
+        has_next_batch = self._micro_batch is not None  # asked for inside a step
+        inner = innermost(self._train_dataloader)
+        if isinstance(inner, IterableLoader):
+            return {"dataset": None if has_next_batch else inner.position()}
+        if self._replayed is None:
+            return None
+        return {"unknown": True} if has_next_batch else self._replayed.position()
+
+    def _make_store(self, run_dir: Path) -> CheckpointStore:
+        policy = self.checkpoint or CheckpointPolicy()
+        return CheckpointStore(run_dir / "checkpoints", policy, self.print)
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Let a run with a folder save while it runs, when a signal ends it, and at its end."""
+        if self.run_dir is None:
+            yield
+            return
+        self._store = self._make_store(self.run_dir)
+        self._store.sweep()
+        try:
+            with self._requests.listening():
+                yield
+                self._save(wait=True)
+        except StopRequested:
+            path = self._save(wait=True)
+            assert self._requests.signal is not None
+            if self._requests.signal.name == "SIGINT":
+                raise KeyboardInterrupt(f"saved {path}") from None
+            raise RunInterrupted(self._requests.signal.name, path) from None
+        finally:
+            self._store.wait()
+            self._store = None
+
+    def _save(self, *, wait: bool = False) -> Path:
+        assert self._store is not None
+        history, watch = self.run_history, self._store.policy.watch
+        is_epoch_end = self.progress.phase == "idle" and watch in history.get_metric_names()
+        metric = float(history.get_latest_metric(watch)) if is_epoch_end else None
+        return self._store.save(take_state(self), step=self.progress.step, metric=metric, wait=wait)
+
+    def _save_if_due(self) -> None:
+        """Save between updates when the policy asks for it; leave when a signal does."""
+        if self._store is None or self._accumulation.is_open:
+            return
+        self._leave_if_asked()
+        if self._store.is_due(self.progress.step):
+            self._save()
+
+    def _save_after_epoch(self) -> None:
+        if self._store is None:
+            return
+        self._leave_if_asked()
+        if self._store.is_due_after_epoch(self.progress.epochs_done):
+            self._save()
+
+    def _leave_if_asked(self) -> None:
+        if self._requests.signal is not None and self._store is not None:
+            raise StopRequested
+
     # ------------------------------------------------------------------------- utilities
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -1029,6 +1169,7 @@ class Trainer:
         """Set counters to the start of a run, and make its scheduler."""
         assert self.run_config is not None
         self._stop, self._turn = None, None
+        self._replayed = self._resumed = None
         self._limits = num_epochs, max_num_train_steps
         self._optimizer_names = names_of(self.optimizer)
         self._first_epoch = self.run_history.current_epoch
@@ -1073,7 +1214,7 @@ class Trainer:
             # Not imported with the trainer, which is to cost next to nothing over torch.
             from loopwright.run_log import RunLog
 
-            self._run_log = RunLog(self.run_dir, self.run_config, resume=resumes)
+            self._run_log = RunLog(self.run_dir, self.run_config, self.run_history, resume=resumes)
         try:
             yield
         except BaseException as error:
@@ -1133,32 +1274,66 @@ class Trainer:
         self._resumes_inside_epoch = False
 
     def _train_batches(self, train_dl: Any) -> Iterator[Any]:
-        start = self.progress.micro_batch
+        """Give the batches that are left of this epoch, and measure the wait for them."""
+        start, end = self.progress.micro_batch, object()
         batches = self._batches(train_dl, start=start)
-        waiting_since = time.perf_counter()
-        for batch in batches:
+        is_ours = isinstance(innermost(train_dl), EpochLoader)
+        while True:
+            waiting_since = time.perf_counter()
+            leaves = is_ours and self._store is not None and not self._accumulation.is_open
+            batch = self._requests.next(batches, end, leaves_at_once=leaves)
+            if batch is end:
+                return
             self.seconds_waiting += time.perf_counter() - waiting_since
             yield batch
-            waiting_since = time.perf_counter()
 
-    def _batches(self, loader: Any, *, start: int = 0) -> Iterator[Any]:
-        """Give the batches of this epoch on the device."""
+    def _batches(self, loader: Any, *, start: int | None = None) -> Iterator[Any]:
+        """Give the batches of this epoch on the device.
+
+        Args:
+            loader: The loader.
+            start: Batches that were used already, for the loader of training.
+        """
         inner = innermost(loader)
         if isinstance(inner, EpochLoader):
             inner.seed, inner.epoch = self._run_seed, self.run_history.current_epoch
-            inner.start = start
-        elif start:
-            raise NotSupportedError(
-                "This state was saved in the middle of an epoch over a loader of your own, whose "
-                "position this version cannot restore. Resume from the end of an epoch."
-            )
+            inner.start = start or 0
+            if isinstance(inner, IterableLoader):
+                self._enter_stream(inner)
+            batches = iter(inner)
+        elif start is None:
+            batches = iter(inner)
+        else:
+            batches = self._enter(inner, start)
+        if inner is not loader:
+            batches = islice(batches, max(0, loader.slice_size - (start or 0)))
         if self.device.type == "cpu":
-            return iter(loader)
+            return batches
         if isinstance(inner, TensorLoader) and inner.device is not None:
-            return iter(loader)
+            return batches
         if self.device.type == "cuda" and isinstance(inner, EpochLoader):
-            return copied_ahead(loader, self.device)
-        return (move_to_device(batch, self.device) for batch in loader)
+            return copied_ahead(batches, self.device)
+        return (move_to_device(batch, self.device) for batch in batches)
+
+    def _enter_stream(self, loader: IterableLoader) -> None:
+        position = (self._resumed or {}).get("loader") if loader.start else None
+        loader.dataset_state = (position or {}).get("dataset")
+        if loader.start and loader.dataset_state is None:
+            self.print(f"Making {loader.start} batches of the stream again, to go on after them")
+
+    def _enter(self, loader: Any, start: int) -> Iterator[Any]:
+        """Iterate over the user's own loader, from where a resumed run stands in its epoch."""
+        if self._replayed is None or self._replayed.loader is not loader:
+            self._replayed = ReplayedLoader(loader, self.print)
+        position = None if self._resumed is None else self._resumed["loader"]
+        self._resumed = None
+        if start and position is not None and "unknown" in position:
+            raise CheckpointError(
+                "This state was saved inside a step, when the next batch of your own loader was "
+                "made already, so the loader cannot stand there again. Resume from the end of an "
+                "epoch, or save with Trainer(checkpoint=CheckpointPolicy(...))."
+            )
+        return self._replayed.enter(start, position)
 
     def _report_train_step(self, batch: Any, output: Any) -> None:
         """Record the loss of a micro-batch and tell the callbacks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,11 +12,19 @@ from loopwright.errors import CheckpointError
 from loopwright.history import LossTracker, history_state, restore_history
 from loopwright.progress import Progress
 from loopwright.seed import random_states, restore_random_states
+from loopwright.train_arguments import optimizers_in
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
 
-_POSITION = ("epochs_done", "step", "epoch_step", "micro_batch", "samples")
+_POSITION = (
+    "epochs_done",
+    "step",
+    "epoch_step",
+    "micro_batch",
+    "samples",
+    "epoch_is_trained",
+)
 
 
 def take_state(trainer: Trainer) -> dict[str, Any]:
@@ -25,6 +33,11 @@ def take_state(trainer: Trainer) -> dict[str, Any]:
     Raises:
         CheckpointError: An update is half done, so that gradients would be missing.
     """
+    if trainer.progress.phase in ("eval", "predict"):
+        raise CheckpointError(
+            f"The training state was asked for in the phase {trainer.progress.phase!r}, which is "
+            "no point to go on from. Save from on_train_step_start or on_training_run_epoch_end."
+        )
     if trainer._accumulation.is_open:
         raise CheckpointError(
             "The training state was asked for in the middle of an update, where gradients of "
@@ -41,8 +54,49 @@ def take_state(trainer: Trainer) -> dict[str, Any]:
         "progress": dataclasses.asdict(_position(trainer.progress)),
         "losses": [dict(vars(tracker)) for tracker in trainer.loss_trackers],
         "named_losses": list(trainer._named_losses),
+        "loader": trainer._loader_position(),
+        "callbacks": {
+            type(each).__name__: each.state_dict() for each in _with_state(trainer.callback_handler)
+        },
+        "settings": settings_of(trainer),
         "random": random_states(),
     }
+
+
+def settings_of(trainer: Trainer) -> dict[str, Any]:
+    """Return the settings that decide, beside the data, what weights a run ends with."""
+    config = trainer.run_config
+    names = ("gradient_accumulation_steps", "gradient_clip_value", "gradient_clip_norm")
+    known = {} if config is None else {name: getattr(config, name) for name in names}
+    return {
+        **known,
+        "per_device_batch_size": config and config.train_per_device_batch_size,
+        "precision": trainer.precision,
+        "optimizer": [type(each).__name__ for each in optimizers_in(trainer.optimizer)],
+    }
+
+
+def check_settings(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings than those a state was saved with.
+
+    Raises:
+        CheckpointError: The message shows each difference.
+    """
+    here = settings_of(trainer)
+    differences = [
+        f"{name}: {value!r} then, {here[name]!r} now"
+        for name, value in state["settings"].items()
+        if value is not None and here.get(name) != value
+    ]
+    if differences:
+        raise CheckpointError(
+            f"The run was started with other settings ({'; '.join(differences)}), so it would not "
+            "end as it was going to. Give the same, or allow_changes=True."
+        )
+
+
+def _with_state(callbacks: Iterable[Any]) -> list[Any]:
+    return [each for each in callbacks if hasattr(each, "state_dict")]
 
 
 def _position(progress: Progress) -> Progress:
@@ -80,13 +134,31 @@ def put_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
         scaler.load_state_dict(scaler_state)
     restore_history(trainer.run_history, state["history"], epoch=state["current_epoch"])
     position = {name: state["progress"][name] for name in _POSITION}
-    trainer.progress = dataclasses.replace(trainer.progress, **position)
+    trainer.progress = dataclasses.replace(
+        trainer.progress, epoch=state["current_epoch"], **position
+    )
     trainer._first_epoch = state["current_epoch"] - trainer.progress.epochs_done
-    trainer._resumes_inside_epoch = trainer.progress.micro_batch > 0
+    trainer._resumes_inside_epoch = (
+        trainer.progress.micro_batch > 0 and not trainer.progress.epoch_is_trained
+    )
     trainer._loss_tracker = LossTracker()
     trainer._named_losses = {name: LossTracker() for name in state["named_losses"]}
     for tracker, values in zip(trainer.loss_trackers, state["losses"], strict=True):
         vars(tracker).update(values)
+    trainer._resumed = state
+    restore_random_states(state["random"])
+
+
+def finish_resuming(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Put back what callbacks may have reset or drawn when the run started.
+
+    Raises:
+        CheckpointError: The state has other callbacks than the trainer.
+    """
+    here = {type(each).__name__: each for each in _with_state(trainer.callback_handler)}
+    check_fits(here, state["callbacks"], "the saved callbacks")
+    for name, callback in here.items():
+        callback.load_state_dict(state["callbacks"][name])
     restore_random_states(state["random"])
 
 

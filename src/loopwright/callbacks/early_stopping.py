@@ -60,6 +60,15 @@ class EarlyStoppingCallback(TrainerCallback):
                 f"{self.best_metric}, now {value}."
             )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the count stands on, for checkpoints."""
+        return {"best": self.best_metric, "count": self.early_stopping_patience_counter}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting from what `state_dict` returned."""
+        self.best_metric = state["best"]
+        self.early_stopping_patience_counter = state["count"]
+
     def _improves(self, value: Any) -> bool:
         if not is_better(value, self.best_metric, greater_is_better=self.greater_is_better):
             return False

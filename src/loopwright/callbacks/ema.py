@@ -96,6 +96,17 @@ class ModelEmaCallback(SaveBestModelCallback):
             else:
                 trainer.save_checkpoint(self.save_path, save_optimizer=False)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averaged model and which epoch was best, for checkpoints."""
+        averaged = None if self.ema_model is None else self.ema_model.state_dict()
+        return {**super().state_dict(), "averaged": averaged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on averaging from what `state_dict` returned."""
+        super().load_state_dict(state)
+        if state["averaged"] is not None and self.ema_model is not None:
+            self.ema_model.load_state_dict(state["averaged"])
+
     @contextmanager
     def _averaged(self, trainer: Trainer) -> Iterator[None]:
         """Put the averaged model in place of the trainer's."""

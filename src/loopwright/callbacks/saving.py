@@ -64,6 +64,14 @@ class SaveBestModelCallback(TrainerCallback):
             save_scheduler=self.save_scheduler,
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return which epoch was best, for checkpoints."""
+        return {"best": self.best_metric, "epoch": self.best_metric_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on comparing with what `state_dict` returned."""
+        self.best_metric, self.best_metric_epoch = state["best"], state["epoch"]
+
     def on_training_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
         if self.load_saved_checkpoint and self.best_metric_epoch is not None:
             trainer.print(

@@ -1,0 +1,1 @@
+"""Runs that are killed, filled or cut on purpose."""

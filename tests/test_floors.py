@@ -56,6 +56,8 @@ FLOORS = {
     "training_state.py": 2,
     "watching.py": 2,
     # 3: the loop
+    "feed.py": 3,
+    "keeper.py": 3,
     "trainer.py": 3,
     # 4: plug-ins
     "arguments.py": 4,
@@ -81,7 +83,7 @@ FLOORS = {
 CORE = {"numpy", "safetensors", "torch"}
 # Modules of ours that a file may import inside a function, where they are seldom needed and would
 # take `from loopwright import Trainer` past 5 % of `import torch`.
-DEFERRED = {"trainer.py": {"loopwright.run_log"}}
+DEFERRED = {"keeper.py": {"loopwright.run_log"}}
 FACES = 5
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -20,26 +20,23 @@ from loopwright import loop_map
 from loopwright.accumulation import Accumulation, Count
 from loopwright.batches import batch_size_of, count_of, num_samples_in
 from loopwright.checkpoint_policy import CheckpointPolicy
-from loopwright.checkpoint_store import CheckpointStore
 from loopwright.data import limit_from_environment, remove_padding, worker_init_fn
 from loopwright.default_callbacks import DEFAULT_CALLBACKS
 from loopwright.device import (
     AUTOCAST_DTYPES,
     Precision,
-    copied_ahead,
     deterministic_algorithms,
     fits_in_memory,
     move_to_device,
     pick_device,
 )
-from loopwright.ends import StopRequested, StopRequests
-from loopwright.errors import CheckpointError, RunInterrupted
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
+from loopwright.feed import Feed
 from loopwright.history import InMemoryRunHistory, LossTracker, RunHistory
+from loopwright.keeper import Keeper
 from loopwright.limits import LimitBatchesCallback
 from loopwright.loaders import (
     EpochLoader,
-    IterableLoader,
     TensorLoader,
     close_loader,
     innermost,
@@ -49,7 +46,6 @@ from loopwright.loaders import (
 from loopwright.memory import kept_buffers
 from loopwright.outputs import Collected
 from loopwright.placeholders import TrainerPlaceholderValues, replace_trainer_placeholder_values
-from loopwright.positions import ReplayedLoader
 from loopwright.processes import (
     local_process_index,
     num_processes,
@@ -75,16 +71,11 @@ from loopwright.train_arguments import (
 )
 from loopwright.training_state import (
     check_fits,
-    check_settings,
-    finish_resuming,
     load_states,
     put_state,
     states_of,
     take_state,
 )
-
-if TYPE_CHECKING:
-    from loopwright.run_log import RunLog
 
 __all__ = [
     "DEFAULT_CALLBACKS",
@@ -195,14 +186,11 @@ class Trainer:
         self._is_running = False
         self._stop: StopTrainingError | None = None
         self._limits: tuple[int | None, int | None] = (None, None)
-        self._store: CheckpointStore | None = None
-        self._requests = StopRequests()
-        self._replayed: ReplayedLoader | None = None
-        self._resumed: Mapping[str, Any] | None = None
+        self._keeper = Keeper(self.run_dir, checkpoint)
+        self._feed = Feed()
         self._run_seed = 0
         self._first_epoch = 1
         self._resumes_inside_epoch = False
-        self._run_log: RunLog | None = None
         self.callback_handler.call_event("on_init_end", self)
 
     # ---------------------------------------------------------------- set-up, to be overridden
@@ -461,11 +449,11 @@ class Trainer:
             gradient_clip_norm=gradient_clip_norm,
         )
         self._begin_run(num_epochs, max_num_train_steps)
-        if resume == "latest" and self._is_finished():
+        if resume == "latest" and self._keeper.is_finished(self):
             return
         if resume is not None:
-            self._resume(resume, allow_changes=allow_changes)
-        with self._running(), self._logging(resumes=resume is not None), self._saving():
+            self._keeper.resume(self, resume, allow_changes=allow_changes)
+        with self._running(), self._keeper.keeping(self, resumes=resume is not None):
             self._run_training()
 
     def _run_training(self) -> None:
@@ -473,7 +461,7 @@ class Trainer:
         try:
             self.training_run_start()
             self.callback_handler.call_event("on_training_run_start", self)
-            self._finish_resuming()
+            self._keeper.finish_resuming(self)
             while self._should_train_an_epoch():
                 if not self.progress.epoch_is_trained:
                     self._run_train_epoch(self._train_dataloader)
@@ -483,7 +471,7 @@ class Trainer:
                 self.training_run_epoch_end()
                 self.callback_handler.call_event("on_training_run_epoch_end", self)
                 self.run_history._increment_epoch()
-                self._save_after_epoch()
+                self._keeper.save_after_epoch(self)
         except StopTrainingError as stop:
             self._abandon_update()
             self._stop = stop.with_traceback(None)  # which would keep the batch alive
@@ -498,11 +486,11 @@ class Trainer:
         self.train_epoch_start()
         self.callback_handler.call_event("on_train_epoch_start", self)
         began = time.perf_counter()
-        for batch in self._train_batches(train_dl):
+        for batch in self._feed.train_batches(self, train_dl):
             self._run_train_step(batch)
             if self._reached_max_steps():
                 break
-            self._save_if_due()
+            self._keeper.save_if_due(self)
         if self._accumulation.is_open:  # data of unknown length ended inside an update
             self._complete_open_update()
         self.seconds_training += time.perf_counter() - began
@@ -603,8 +591,7 @@ class Trainer:
         self.progress.phase = "idle"
         self.progress.epochs_done += 1
         self.progress.epoch_is_trained = False
-        if self._run_log is not None:
-            self._run_log.log(self.run_history, self.progress)
+        self._keeper.log_epoch(self)
 
     def _items_in_micro_batch(self) -> Count:
         if self._num_items is None:
@@ -686,8 +673,7 @@ class Trainer:
         self._stop, self._run_seed = None, self.seed
         with self._running():
             self._run_evaluation()
-        if self._run_log is not None:
-            self._run_log.add_evaluation(self.run_history, self.progress)
+        self._keeper.log_evaluation(self)
 
     def _run_evaluation(self) -> None:
         try:
@@ -716,9 +702,9 @@ class Trainer:
             self.eval_epoch_start()
             call_event("on_eval_epoch_start", self, is_intermediate=is_intermediate)
             with torch.no_grad():
-                for batch in islice(self._batches(valid_dl), self.max_eval_batches):
-                    if self._replayed is None or not is_intermediate:
-                        self._leave_if_asked()
+                for batch in islice(self._feed.batches(self, valid_dl), self.max_eval_batches):
+                    if self._feed.replayed is None or not is_intermediate:
+                        self._keeper.leave_if_asked()
                     call_event("on_eval_step_start", self)
                     with self.autocast():
                         output = self.calculate_eval_batch_loss(batch)
@@ -779,13 +765,13 @@ class Trainer:
         resources = nullcontext() if self._is_running else self._resources()
         with resources, self._phase("predict"), closing(loader):
             self.model.eval()
-            for batch in self._batches(loader):
+            for batch in self._feed.batches(self, loader):
                 collected.add(self._predict_batch(batch))
         return collected.result()
 
     def _streamed(self, loader: EpochLoader) -> Iterator[Any]:
         with closing(loader):
-            for batch in self._batches(loader):
+            for batch in self._feed.batches(self, loader):
                 with self._phase("predict"):  # what happens between batches is the caller's
                     self.model.eval()
                     output = self._predict_batch(batch)
@@ -900,104 +886,6 @@ class Trainer:
         state = saved.read_state(input_dir)
         put_state(self, state)
         return state
-
-    def _resume(self, resume: str | os.PathLike[str], *, allow_changes: bool) -> None:
-        """Go to a checkpoint, before the run starts."""
-        if resume != "latest":
-            state = self.load_training_state(resume)
-        elif self.run_dir is None:
-            raise ValueError("resume='latest' needs the run's folder: give run_dir.")
-        else:
-            found = self._make_store(self.run_dir).read_latest()
-            if found is None:
-                self.print(f"No checkpoint in {self.run_dir}: starting anew")
-                return
-            path, state = found
-            put_state(self, state)
-            self.print(f"Going on from {path}")
-        self.run_history._set_epoch(state["current_epoch"])
-        if not allow_changes and "settings" in state:
-            check_settings(self, state)
-
-    def _is_finished(self) -> bool:
-        """Whether the run's folder holds a run that is complete; its end is restored then."""
-        if self.run_dir is None:
-            return False
-        from loopwright.run_log import is_finished
-
-        if not is_finished(self.run_dir):
-            return False
-        self.print(f"The run in {self.run_dir} is finished: nothing to resume")
-        self._resume("latest", allow_changes=True)
-        return True
-
-    def _finish_resuming(self) -> None:
-        if self._resumed is not None and "callbacks" in self._resumed:
-            finish_resuming(self, self._resumed)
-
-    def _loader_position(self) -> dict[str, Any] | None:
-        """Return where a loader stands in its epoch, if that takes more than a number."""
-        if self.progress.phase != "train" or self.progress.epoch_is_trained:
-            return None
-        has_next_batch = self._micro_batch is not None  # asked for inside a step
-        inner = innermost(self._train_dataloader)
-        if isinstance(inner, IterableLoader):
-            return {"dataset": None if has_next_batch else inner.position()}
-        if self._replayed is None:
-            return None
-        return {"unknown": True} if has_next_batch else self._replayed.position()
-
-    def _make_store(self, run_dir: Path) -> CheckpointStore:
-        policy = self.checkpoint or CheckpointPolicy()
-        return CheckpointStore(run_dir / "checkpoints", policy, self.print)
-
-    @contextmanager
-    def _saving(self) -> Iterator[None]:
-        """Let a run with a folder save while it runs, when a signal ends it, and at its end."""
-        if self.run_dir is None:
-            yield
-            return
-        self._store = self._make_store(self.run_dir)
-        self._store.sweep()
-        try:
-            with self._requests.listening():
-                yield
-                self._save(wait=True)
-        except StopRequested:
-            path = self._save(wait=True)
-            assert self._requests.signal is not None
-            if self._requests.signal.name == "SIGINT":
-                raise KeyboardInterrupt(f"saved {path}") from None
-            raise RunInterrupted(self._requests.signal.name, path) from None
-        finally:
-            self._store.wait()
-            self._store = None
-
-    def _save(self, *, wait: bool = False) -> Path:
-        assert self._store is not None
-        history, watch = self.run_history, self._store.policy.watch
-        is_epoch_end = self.progress.phase == "idle" and watch in history.get_metric_names()
-        metric = float(history.get_latest_metric(watch)) if is_epoch_end else None
-        return self._store.save(take_state(self), step=self.progress.step, metric=metric, wait=wait)
-
-    def _save_if_due(self) -> None:
-        """Save between updates when the policy asks for it; leave when a signal does."""
-        if self._store is None or self._accumulation.is_open:
-            return
-        self._leave_if_asked()
-        if self._store.is_due(self.progress.step):
-            self._save()
-
-    def _save_after_epoch(self) -> None:
-        if self._store is None:
-            return
-        self._leave_if_asked()
-        if self._store.is_due_after_epoch(self.progress.epochs_done):
-            self._save()
-
-    def _leave_if_asked(self) -> None:
-        if self._requests.signal is not None and self._store is not None:
-            raise StopRequested
 
     # ------------------------------------------------------------------------- utilities
 
@@ -1169,7 +1057,8 @@ class Trainer:
         """Set counters to the start of a run, and make its scheduler."""
         assert self.run_config is not None
         self._stop, self._turn = None, None
-        self._replayed = self._resumed = None
+        self._keeper.resumed = None
+        self._feed = Feed()
         self._limits = num_epochs, max_num_train_steps
         self._optimizer_names = names_of(self.optimizer)
         self._first_epoch = self.run_history.current_epoch
@@ -1204,25 +1093,6 @@ class Trainer:
             self._micro_batch = self._num_items = None
             close_loader(self._train_dataloader)
             close_loader(self._eval_dataloader)
-
-    @contextmanager
-    def _logging(self, *, resumes: bool) -> Iterator[None]:
-        """Write what happens to the run's folder, if it has one."""
-        assert self.run_config is not None
-        self._run_log = None
-        if self.run_dir is not None:
-            # Not imported with the trainer, which is to cost next to nothing over torch.
-            from loopwright.run_log import RunLog
-
-            self._run_log = RunLog(self.run_dir, self.run_config, self.run_history, resume=resumes)
-        try:
-            yield
-        except BaseException as error:
-            if self._run_log is not None:
-                self._run_log.abandon(error)
-            raise
-        if self._run_log is not None:
-            self._run_log.finish(self.run_history, self.progress, self.model, stop=self._stop)
 
     @contextmanager
     def _resources(self) -> Iterator[None]:
@@ -1272,68 +1142,6 @@ class Trainer:
             progress.epoch_step = progress.micro_batch = 0
             self._loss_tracker, self._named_losses = LossTracker(), {}
         self._resumes_inside_epoch = False
-
-    def _train_batches(self, train_dl: Any) -> Iterator[Any]:
-        """Give the batches that are left of this epoch, and measure the wait for them."""
-        start, end = self.progress.micro_batch, object()
-        batches = self._batches(train_dl, start=start)
-        is_ours = isinstance(innermost(train_dl), EpochLoader)
-        while True:
-            waiting_since = time.perf_counter()
-            leaves = is_ours and self._store is not None and not self._accumulation.is_open
-            batch = self._requests.next(batches, end, leaves_at_once=leaves)
-            if batch is end:
-                return
-            self.seconds_waiting += time.perf_counter() - waiting_since
-            yield batch
-
-    def _batches(self, loader: Any, *, start: int | None = None) -> Iterator[Any]:
-        """Give the batches of this epoch on the device.
-
-        Args:
-            loader: The loader.
-            start: Batches that were used already, for the loader of training.
-        """
-        inner = innermost(loader)
-        if isinstance(inner, EpochLoader):
-            inner.seed, inner.epoch = self._run_seed, self.run_history.current_epoch
-            inner.start = start or 0
-            if isinstance(inner, IterableLoader):
-                self._enter_stream(inner)
-            batches = iter(inner)
-        elif start is None:
-            batches = iter(inner)
-        else:
-            batches = self._enter(inner, start)
-        if inner is not loader:
-            batches = islice(batches, max(0, loader.slice_size - (start or 0)))
-        if self.device.type == "cpu":
-            return batches
-        if isinstance(inner, TensorLoader) and inner.device is not None:
-            return batches
-        if self.device.type == "cuda" and isinstance(inner, EpochLoader):
-            return copied_ahead(batches, self.device)
-        return (move_to_device(batch, self.device) for batch in batches)
-
-    def _enter_stream(self, loader: IterableLoader) -> None:
-        position = (self._resumed or {}).get("loader") if loader.start else None
-        loader.dataset_state = (position or {}).get("dataset")
-        if loader.start and loader.dataset_state is None:
-            self.print(f"Making {loader.start} batches of the stream again, to go on after them")
-
-    def _enter(self, loader: Any, start: int) -> Iterator[Any]:
-        """Iterate over the user's own loader, from where a resumed run stands in its epoch."""
-        if self._replayed is None or self._replayed.loader is not loader:
-            self._replayed = ReplayedLoader(loader, self.print)
-        position = None if self._resumed is None else self._resumed["loader"]
-        self._resumed = None
-        if start and position is not None and "unknown" in position:
-            raise CheckpointError(
-                "This state was saved inside a step, when the next batch of your own loader was "
-                "made already, so the loader cannot stand there again. Resume from the end of an "
-                "epoch, or save with Trainer(checkpoint=CheckpointPolicy(...))."
-            )
-        return self._replayed.enter(start, position)
 
     def _report_train_step(self, batch: Any, output: Any) -> None:
         """Record the loss of a micro-batch and tell the callbacks."""

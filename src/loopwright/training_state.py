@@ -54,7 +54,7 @@ def take_state(trainer: Trainer) -> dict[str, Any]:
         "progress": dataclasses.asdict(_position(trainer.progress)),
         "losses": [dict(vars(tracker)) for tracker in trainer.loss_trackers],
         "named_losses": list(trainer._named_losses),
-        "loader": trainer._loader_position(),
+        "loader": trainer._feed.position(trainer),
         "callbacks": {
             type(each).__name__: each.state_dict() for each in _with_state(trainer.callback_handler)
         },
@@ -145,7 +145,7 @@ def put_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
     trainer._named_losses = {name: LossTracker() for name in state["named_losses"]}
     for tracker, values in zip(trainer.loss_trackers, state["losses"], strict=True):
         vars(tracker).update(values)
-    trainer._resumed = state
+    trainer._keeper.resumed = state
     restore_random_states(state["random"])
 
 

@@ -1,0 +1,175 @@
+"""What keeps a run: its log, its checkpoints, going on from one, and signals that end it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loopwright.checkpoint_policy import CheckpointPolicy
+from loopwright.checkpoint_store import CheckpointStore
+from loopwright.ends import StopRequested, StopRequests
+from loopwright.errors import RunInterrupted
+from loopwright.training_state import check_settings, finish_resuming, put_state, take_state
+
+if TYPE_CHECKING:
+    from loopwright.run_log import RunLog
+    from loopwright.trainer import Trainer
+
+
+class Keeper:
+    """Keeps the runs of a trainer in their folder; without a folder it does nothing.
+
+    Args:
+        run_dir: The folder, or None.
+        policy: When to save; None saves at the end and when a signal ends the run.
+    """
+
+    def __init__(self, run_dir: Path | None, policy: CheckpointPolicy | None) -> None:
+        self.run_dir = run_dir
+        self.policy = policy or CheckpointPolicy()
+        self.requests = StopRequests()
+        self.store: CheckpointStore | None = None
+        """The checkpoints, while a run goes on."""
+        self.resumed: Mapping[str, Any] | None = None
+        """The state that the run goes on from."""
+        self._log: RunLog | None = None
+
+    @contextmanager
+    def keeping(self, trainer: Trainer, *, resumes: bool) -> Iterator[None]:
+        """Log a run and let it save: while it goes on, when a signal ends it, and at its end.
+
+        Raises:
+            RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended the run.
+            KeyboardInterrupt: SIGINT did.
+        """
+        if self.run_dir is None:
+            yield
+            return
+        log = self._open_log(trainer, resumes=resumes)
+        self.store = self._make_store(trainer)
+        self.store.sweep()
+        try:
+            with self.requests.listening():
+                yield
+                self._save(trainer, wait=True)
+            log.finish(trainer.run_history, trainer.progress, trainer.model, stop=trainer._stop)
+        except BaseException as error:
+            ended = self._interrupted(trainer) if isinstance(error, StopRequested) else error
+            log.abandon(ended)
+            raise ended from None
+        finally:
+            self.store.wait()
+            self.store = None
+
+    def _open_log(self, trainer: Trainer, *, resumes: bool) -> RunLog:
+        # Not imported with the trainer, which is to cost next to nothing over torch.
+        from loopwright.run_log import RunLog
+
+        assert self.run_dir is not None
+        assert trainer.run_config is not None
+        history = trainer.run_history
+        self._log = RunLog(self.run_dir, trainer.run_config, history, resume=resumes)
+        return self._log
+
+    def _make_store(self, trainer: Trainer) -> CheckpointStore:
+        assert self.run_dir is not None
+        return CheckpointStore(self.run_dir / "checkpoints", self.policy, trainer.print)
+
+    def _interrupted(self, trainer: Trainer) -> BaseException:
+        """Save where the run stands, and return what its caller is told."""
+        path = self._save(trainer, wait=True)
+        assert self.requests.signal is not None
+        if self.requests.signal.name == "SIGINT":
+            return KeyboardInterrupt(f"saved {path}")
+        return RunInterrupted(self.requests.signal.name, path)
+
+    def log_epoch(self, trainer: Trainer) -> None:
+        """Log the metrics that an epoch recorded."""
+        if self.store is not None and self._log is not None:
+            self._log.log(trainer.run_history, trainer.progress)
+
+    def log_evaluation(self, trainer: Trainer) -> None:
+        """Log the metrics of an evaluation after a run."""
+        if self._log is not None:
+            self._log.add_evaluation(trainer.run_history, trainer.progress)
+
+    def save_if_due(self, trainer: Trainer) -> None:
+        """Save between updates when the policy asks for it; leave when a signal does."""
+        if self.store is None or trainer._accumulation.is_open:
+            return
+        self.leave_if_asked()
+        if self.store.is_due(trainer.progress.step):
+            self._save(trainer)
+
+    def save_after_epoch(self, trainer: Trainer) -> None:
+        """Save after an epoch when the policy asks for it; leave when a signal does."""
+        if self.store is None:
+            return
+        self.leave_if_asked()
+        if self.store.is_due_after_epoch(trainer.progress.epochs_done):
+            self._save(trainer)
+
+    def leave_if_asked(self) -> None:
+        """Leave the run when a signal asked for it."""
+        if self.requests.signal is not None and self.store is not None:
+            raise StopRequested
+
+    def _save(self, trainer: Trainer, *, wait: bool = False) -> Path:
+        assert self.store is not None
+        history, watch = trainer.run_history, self.policy.watch
+        is_known = trainer.progress.phase == "idle" and watch in history.get_metric_names()
+        metric = float(history.get_latest_metric(watch)) if is_known else None
+        step = trainer.progress.step
+        return self.store.save(take_state(trainer), step=step, metric=metric, wait=wait)
+
+    def resume(
+        self, trainer: Trainer, origin: str | os.PathLike[str], *, allow_changes: bool
+    ) -> None:
+        """Bring a trainer to a checkpoint, before its run starts.
+
+        Args:
+            trainer: The trainer, prepared for the run.
+            origin: The folder, or "latest" for the newest one that is whole; without any the run
+                starts anew.
+            allow_changes: Take other settings than those of the checkpoint.
+        """
+        if origin != "latest":
+            state: Mapping[str, Any] = trainer.load_training_state(origin)
+        elif self.run_dir is None:
+            raise ValueError("resume='latest' needs the run's folder: give run_dir.")
+        else:
+            found = self._make_store(trainer).read_latest()
+            if found is None:
+                trainer.print(f"No checkpoint in {self.run_dir}: starting anew")
+                return
+            path, state = found
+            put_state(trainer, state)
+            trainer.print(f"Going on from {path}")
+        trainer.run_history._set_epoch(state["current_epoch"])
+        if not allow_changes and "settings" in state:
+            check_settings(trainer, state)
+
+    def is_finished(self, trainer: Trainer) -> bool:
+        """Whether the folder holds a run that is complete; its end is restored then."""
+        if self.run_dir is None:
+            return False
+        from loopwright.run_log import is_finished
+
+        if not is_finished(self.run_dir):
+            return False
+        trainer.print(f"The run in {self.run_dir} is finished: nothing to resume")
+        self.resume(trainer, "latest", allow_changes=True)
+        return True
+
+    def finish_resuming(self, trainer: Trainer) -> None:
+        """Put back what callbacks reset or drew at the start of the run."""
+        if self.resumed is not None and "callbacks" in self.resumed:
+            finish_resuming(trainer, self.resumed)
+
+    def take_loader_position(self) -> dict[str, Any] | None:
+        """Return where the loader stood in the epoch that the run goes on in, once."""
+        resumed, self.resumed = self.resumed, None
+        return None if resumed is None else resumed["loader"]

@@ -27,7 +27,7 @@ define venv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format docs bench test-system clean
+.PHONY: help demo test lint types format docs bench test-system faults test-faults clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ format: $(VENV)/.dev ## Rewrite the files in the project's format
 
 test-system: $(VENV)/.dev ## Run the slow tests and those that start whole programs
 	$(PYTEST) -n $(WORKERS) -m "system or slow"
+
+faults: $(VENV)/.dev ## Kill, fill and damage runs in every way the tests know; up to an hour
+	LOOPWRIGHT_FAULTS=full $(ONE_THREAD) $(BIN)/python -m pytest --timeout=3600 -n $(WORKERS) -m faults
+
+test-faults: $(VENV)/.dev ## The same in minutes
+	$(PYTEST) -n $(WORKERS) -m faults
 
 docs: $(VENV)/.docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

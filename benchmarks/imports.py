@@ -25,6 +25,10 @@ CASES = {
         "import torch; layer = torch.nn.Linear(4, 4)",
         "torch.optim.SGD(layer.parameters(), lr=0.1)",
     ),
+    "the first, the garbage collector paused": (
+        "import gc, torch; layer = torch.nn.Linear(4, 4)",
+        "gc.disable(); torch.optim.SGD(layer.parameters(), lr=0.1); gc.enable()",
+    ),
     "the second": (
         "import torch; layer = torch.nn.Linear(4, 4); torch.optim.SGD(layer.parameters(), lr=0.1)",
         "torch.optim.SGD(layer.parameters(), lr=0.1)",

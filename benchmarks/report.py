@@ -142,8 +142,9 @@ def table(workload: str, rows: dict[Row, list[Run]]) -> str:
 
 def long_run_table(rows: dict[Row, list[Run]], clock: str) -> str:
     """Returns the table of 100,000 steps: does time or memory creep?"""
+    thousands = 1 + len(next(iter(rows.values()))[0]["wall_seconds"])
     lines = [
-        "## S1: 100,000 steps of W1's model (an epoch is a thousand steps)\n",
+        f"## S1: {thousands},000 steps of W1's model (an epoch is a thousand steps)\n",
         "| framework | 2nd thousand, µs/step | last thousand | first ten thousand | last ten "
         "thousand | RSS after the 2nd, MiB | RSS at the end |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -216,8 +217,9 @@ def draw_bars(axis: Any, rows: dict[Row, list[Run]]) -> None:
         names, medians, xerr=spread, color=[colours.get(name, "#74c0fc") for name, _ in rows],
         error_kw={"elinewidth": 0.8, "ecolor": "#343a40"},
     )  # fmt: skip
-    for index, middle in enumerate(medians):
-        axis.text(middle, index, f"  {middle:.0f}", va="center", fontsize=7)
+    for index, (middle, (_, high)) in enumerate(pairs):
+        axis.text(high, index, f"  {middle:.0f}", va="center", fontsize=7)
+    axis.margins(y=0.01)
     axis.invert_yaxis()
     axis.tick_params(labelsize=8)
     axis.set_xlabel("µs per step, less is better", fontsize=8)

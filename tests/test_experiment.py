@@ -1,7 +1,11 @@
 """Tests of declared runs: from values to a trained and tested model, and its folder."""
 
+import json
 import logging
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,11 @@ pytest.importorskip("pydantic")
 pytest.importorskip("sklearn")
 yaml = pytest.importorskip("yaml")
 
+from loopwright.checkpoint_policy import CheckpointPolicy  # noqa: E402
+from loopwright.errors import RunFolderError, RunInterrupted  # noqa: E402
 from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.experiment import DivergedError, Experiment  # noqa: E402
+from loopwright.experiment_config import CheckpointSpec  # noqa: E402
 from loopwright.problems import ProblemsError  # noqa: E402
 from loopwright.run_record import read_run  # noqa: E402
 from loopwright.trainer import Trainer  # noqa: E402
@@ -306,7 +313,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "    epochs: many\n"
         "    optimizer: {type: adam, lr: fast}\n"
         "run:\n"
-        "  checkpoint: {every_epochs: 1}\n"
+        "  checkpoint: {every_epoch: 1, keep_best: many}\n"
     )
     with pytest.raises(ProblemsError) as caught:
         Experiment.from_yaml(path)
@@ -317,9 +324,10 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         ("line 5", "model.model.hiden", "hidden"),
         ("line 7", "model.training.epochs", None),
         ("line 8", "model.training.optimizer.lr", None),
-        ("line 10", "run.checkpoint", None),
+        ("line 10", "run.checkpoint.keep_best", None),
+        ("line 10", "run.checkpoint.every_epoch", "every_epochs"),
     ]
-    assert str(caught.value).startswith("bad.yaml holds 6 mistakes:")
+    assert str(caught.value).startswith("bad.yaml holds 7 mistakes:")
 
 
 def test_mistakes_that_show_when_parts_are_made_are_told_at_once_and_nothing_is_written() -> None:
@@ -331,6 +339,87 @@ def test_mistakes_that_show_when_parts_are_made_are_told_at_once_and_nothing_is_
     paths = {".".join(map(str, problem.path)) for problem in caught.value.problems}
     assert paths == {"run.device", "model.model", "model.training.optimizer"}
     assert not Path("never").exists()
+
+
+def checkpoints_of(folder: str) -> dict[str, float | None]:
+    """Return the watched metric of each checkpoint, by its name."""
+    manifests = Path(folder).glob("checkpoints/step-*/manifest.json")
+    return {path.parent.name: json.loads(path.read_text())["metric"] for path in manifests}
+
+
+def test_the_declared_checkpoints_are_saved_and_kept() -> None:
+    policy = {"every_epochs": 1, "keep_latest": 1, "keep_best": 1, "watch": "eval_loss_epoch"}
+    spec = iris(folder="mine", checkpoint=policy)
+    watch = Watch()
+    Experiment.from_dict(spec).train([watch])
+    assert watch.trainer.checkpoint == CheckpointPolicy(every_epochs=1, keep_latest=1, keep_best=1)
+    losses = read_run("mine").results["history"]["eval_loss_epoch"]
+    best = min(range(3), key=losses.__getitem__)
+    assert checkpoints_of("mine").keys() == {f"step-{6 * (best + 1):08d}", "step-00000018"}
+    assert checkpoints_of("mine")[f"step-{6 * (best + 1):08d}"] == losses[best]
+
+
+def test_without_a_policy_the_end_is_saved_alone() -> None:
+    Experiment.from_dict(iris(folder="mine")).train()
+    assert list(checkpoints_of("mine")) == ["step-00000018"]
+
+
+def test_the_fields_of_a_declared_policy_are_those_of_the_trainer_s() -> None:
+    assert CheckpointSpec().policy() == CheckpointPolicy()
+    assert list(CheckpointSpec.model_fields) == [f.name for f in fields(CheckpointPolicy)]
+
+
+@pytest.mark.parametrize("policy", [{"keep_best": 1}, {"watch": "eval_loss_epoch"}])
+def test_a_metric_to_watch_that_will_not_exist_is_told_before_training(
+    policy: dict[str, Any],
+) -> None:
+    spec = iris(folder="never", checkpoint=policy)
+    del spec["dataset"]["samples"]["validation"]
+    spec["dataset"]["samples"]["test"] = 0.4
+    with pytest.raises(ProblemsError, match="names no validation part") as caught:
+        Experiment.from_dict(spec).train()
+    (problem,) = caught.value.problems
+    assert problem.path == ("run", "checkpoint", "watch")
+    assert "train_loss_epoch" in problem.message
+    assert not Path("never").exists()
+    spec["run"]["checkpoint"] = {"every_epochs": 1, "keep_latest": 3}
+    Experiment.from_dict(spec).train()
+    assert len(checkpoints_of("never")) == 3
+
+
+def test_saving_callbacks_write_below_the_run_folder(tmp_path: Path) -> None:
+    kinds = [
+        {"type": "save_best_model", "save_path": "models/best.pt"},
+        {"type": "save_training_state", "save_dir": str(tmp_path / "states")},
+    ]
+    Experiment.from_dict(iris(folder="mine", callbacks=kinds)).train()
+    assert Path("mine/models/best.pt").is_file()
+    assert (tmp_path / "states/final").is_dir()
+    assert {path.name for path in Path().iterdir()} == {"mine", "states"}
+
+
+class StopAfter(TrainerCallback):
+    """Stops the program in the middle of the second epoch."""
+
+    def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        if trainer.progress.step == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_stopped_run_goes_on_to_the_same_results() -> None:
+    whole = Experiment.from_dict(iris(folder="whole")).train()
+    spec = iris(folder="cut")
+    with pytest.raises(RunInterrupted) as caught:
+        Experiment.from_dict(spec).train([StopAfter()])
+    assert caught.value.checkpoint == Path("cut/checkpoints/step-00000009")
+    with pytest.raises(RunFolderError, match="stopped"):
+        Experiment.from_dict(spec).train()
+    resumed = Experiment.from_dict(spec).train(resume=True)
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["history"] == whole["history"]
+    again = Experiment.from_dict(spec).train(resume=True)
+    assert again["metrics"] == whole["metrics"]
 
 
 @pytest.mark.slow

@@ -79,6 +79,7 @@ FLOORS = {
     "experiment_config.py": 5,
     "experiment_parts.py": 5,
     "notebook.py": 5,
+    "resuming.py": 5,
 }
 CORE = {"numpy", "safetensors", "torch"}
 # Modules of ours that a file may import inside a function, where they are seldom needed and would

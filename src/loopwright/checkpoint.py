@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -27,6 +28,7 @@ from loopwright.errors import CheckpointError
 _FORMAT = 1
 _TREE, _MANIFEST = "state.json", "manifest.json"
 _LARGEST_JSON = 2**28  # bytes; a tree of numbers far larger than any history
+_LARGEST_MANIFEST = 2**20
 _PLAIN = (bool, int, float, str, type(None))
 _EXPORTED = (*_PLAIN, complex, bytes, bytearray, torch.dtype, torch.device, torch.Size)
 
@@ -209,8 +211,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / _MANIFEST
     try:
-        manifest = json.loads(_bounded(path))
+        manifest = json.loads(_bounded(path, _LARGEST_MANIFEST))
         found, files = manifest["format"], dict(manifest["files"])
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{folder} is no saved state: {path} cannot be read ({error})."
@@ -251,19 +255,29 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{folder} cannot be read: {error}.") from None
 
 
-def _bounded(path: Path) -> bytes:
-    size = path.stat().st_size
-    if size > _LARGEST_JSON:
-        raise CheckpointError(f"{path} has {size} bytes; expected {_LARGEST_JSON} at most.")
+def _bounded(path: Path, most: int = _LARGEST_JSON) -> bytes:
+    size = _size(path)
+    if size > most:
+        raise CheckpointError(f"{path} has {size} bytes; expected {most} at most.")
     return path.read_bytes()
+
+
+def _size(path: Path) -> int:
+    """Return the size of a regular file; links, pipes and devices are refused."""
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode):
+        raise CheckpointError(f"{path} is no regular file, as every file of a checkpoint is.")
+    return about.st_size
 
 
 def _verify(folder: Path, name: str, listed: Any) -> None:
     path = folder / name
-    if not isinstance(listed, dict) or Path(name).name != name or path.is_symlink():
-        raise CheckpointError(f"{path} is no file that the manifest lists for its folder.")
+    if not isinstance(listed, dict) or Path(name).name != name or "\0" in name:
+        raise CheckpointError(
+            f"{folder / _MANIFEST} lists {name!r:.99}, which can be no file of its folder."
+        )
     try:
-        size = path.stat().st_size
+        size = _size(path)
         if size == listed.get("bytes") and _digest(path) == listed.get("sha256"):
             return
     except OSError as error:

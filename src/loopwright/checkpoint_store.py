@@ -1,5 +1,8 @@
 """The checkpoints of a run: written in the background, found again, and cleared away."""
 
+import errno
+import math
+import os
 import re
 import shutil
 import threading
@@ -8,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from loopwright.checkpoint import (
     Buffers,
@@ -22,7 +27,7 @@ from loopwright.errors import CheckpointError
 from loopwright.watching import is_better
 
 _NAME = re.compile(r"step-(\d{8,})")
-_PARTIAL = re.compile(r"\.step-\d{8,}\.(partial|replaced)-\d+")
+_PARTIAL = re.compile(r"\.(step-\d{8,})\.(partial|replaced|removed)-\d+")
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,24 @@ class CheckpointStore:
         folder: The run's folder for checkpoints; made when the first one is saved.
         policy: When to save and what to keep.
         tell: Called with a line for the user.
+        protected: The checkpoint that the run was resumed from, which is never cleared away.
     """
 
-    def __init__(self, folder: Path, policy: CheckpointPolicy, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: CheckpointPolicy,
+        tell: Callable[[str], None],
+        *,
+        protected: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.policy = policy
         self._tell = tell
         self._buffers = Buffers()
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._protected: Path | None = None
+        self._protected = None if protected is None else protected.resolve()
         self._saved_at = time.monotonic()
         self._last_step: int | None = None
 
@@ -86,7 +99,6 @@ class CheckpointStore:
             OSError: The state cannot be written (with `wait`); an earlier checkpoint stays.
         """
         self.wait()
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:08d}"
         snapshot = take_snapshot(state, self._buffers)
         self._saved_at, self._last_step = time.monotonic(), step
@@ -117,14 +129,15 @@ class CheckpointStore:
 
     def _write(self, path: Path, snapshot: Snapshot, about: Mapping[str, Any]) -> None:
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_snapshot(path, snapshot, about)
-        except OSError as error:
-            free = shutil.disk_usage(self.folder).free
+        except (OSError, SafetensorError) as error:  # the latter has the system's words alone
+            number = getattr(error, "errno", None) or errno.EIO
             raise OSError(
-                error.errno,
-                f"{path} could not be written ({error.strerror or error}): it needs "
-                f"{snapshot.num_bytes:,} bytes, and {free:,} are free. Earlier checkpoints are "
-                "as they were.",
+                number,
+                f"{path} could not be written ({getattr(error, 'strerror', None) or error}): it "
+                f"needs {snapshot.num_bytes:,} bytes, and {_free(path):,} are free. Earlier "
+                "checkpoints are as they were.",
             ) from error
         self._clear_away()
 
@@ -136,8 +149,8 @@ class CheckpointStore:
         best.sort(key=lambda saved: saved.metric or 0.0, reverse=self.policy.greater_is_better)
         kept |= {saved.path for saved in best[: self.policy.keep_best]}
         for saved in listed:
-            if saved.path not in kept and saved.path != self._protected:
-                shutil.rmtree(saved.path)
+            if saved.path not in kept and saved.path.resolve() != self._protected:
+                _remove(saved.path)
 
     def list(self) -> list[Saved]:
         """Return the checkpoints in the folder that have a manifest, oldest first."""
@@ -150,7 +163,8 @@ class CheckpointStore:
                 metric = read_manifest(path).get("metric")
             except CheckpointError:
                 continue
-            found.append(Saved(path, int(match[1]), metric))
+            is_known = isinstance(metric, (int, float)) and not math.isnan(metric)
+            found.append(Saved(path, int(match[1]), metric if is_known else None))
         return sorted(found, key=lambda saved: saved.step)
 
     def best(self) -> Saved | None:
@@ -166,6 +180,7 @@ class CheckpointStore:
 
     def read_latest(self) -> tuple[Path, dict[str, Any]] | None:
         """Return the newest checkpoint that is whole; damaged ones are told and passed over."""
+        self.sweep()
         folders = (path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
         for path in sorted(folders, key=lambda path: int(path.name[5:]), reverse=True):
             try:
@@ -177,11 +192,33 @@ class CheckpointStore:
     def read(self, path: Path) -> dict[str, Any]:
         """Return the state of a checkpoint, and never clear it away in this run."""
         state = read_state(path)
-        self._protected = path
+        self._protected = path.resolve()
         return state
 
     def sweep(self) -> None:
-        """Remove what a process that was killed left half-written."""
+        """Remove what a process that was killed left half-written.
+
+        A checkpoint that was being replaced by another of its step is put back in its place.
+        """
         for path in self.folder.glob(".step-*"):
-            if _PARTIAL.fullmatch(path.name):
+            match = _PARTIAL.fullmatch(path.name)
+            if match is None:
+                continue
+            place = self.folder / match[1]
+            if match[2] == "replaced" and not place.exists():
+                os.rename(path, place)
+            else:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; killed in the middle, it leaves what `sweep` takes away."""
+    aside = path.with_name(f".{path.name}.removed-{os.getpid()}")
+    os.rename(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _free(path: Path) -> int:
+    """Return the free bytes of the disk that a path is on, or would be."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(there).free

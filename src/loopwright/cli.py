@@ -1,14 +1,23 @@
 """The command line. Help answers at once: what trains is imported by the command that needs it."""
 
 import os
+import shlex
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from loopwright.errors import ConfigurationError, MissingExtraError, RunFolderError
+from loopwright.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    RunFolderError,
+    RunInterrupted,
+)
 from loopwright.extras import require_installed
 
 if TYPE_CHECKING:
@@ -18,7 +27,14 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_RESUMABLE = 75
 EXIT_INTERRUPTED = 130
+
+_SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")
+
+
+class _Signalled(KeyboardInterrupt):
+    """Leaves the program when a signal comes outside of training, where nothing is to be saved."""
 
 
 def main() -> None:
@@ -83,22 +99,53 @@ def make_app() -> "typer.Typer":
         folder: Annotated[
             str | None, typer.Option(help="The run's own folder, empty or new.")
         ] = None,
+        resume: Annotated[
+            bool,
+            typer.Option(
+                "--resume",
+                help="Go on with the run in --folder, or with the newest unfinished one of this "
+                "name; without one, start anew.",
+            ),
+        ] = False,
+        allow_changes: Annotated[
+            bool,
+            typer.Option(
+                "--allow-changes",
+                help="With --resume: go on although the configuration is another one.",
+            ),
+        ] = False,
         debug: Annotated[
             bool, typer.Option("--debug", help="Show the traceback of errors.")
         ] = False,
     ) -> None:
         """Train the model that CONFIG declares, and test it.
 
-        Exit codes: 0 finished, 1 failed, 2 mistake in usage or configuration, 130 interrupted.
+        Exit codes: 0 finished, 1 failed, 2 mistake in usage or configuration, 75 stopped by
+        SIGTERM, SIGHUP or SIGUSR1 and resumable, 130 stopped by SIGINT (Ctrl-C).
         """
-        with _exit_codes(debug=debug):
+        with _exit_codes(debug=debug), _leaving_on_signals():
+            if allow_changes and not resume:
+                raise ConfigurationError("--allow-changes belongs to --resume; add it.")
             given = {"device": device, "seed": seed, "folder": folder}
-            _train(config, overrides or [], {k: v for k, v in given.items() if v is not None})
+            _train(
+                config,
+                overrides or [],
+                {k: v for k, v in given.items() if v is not None},
+                resume=resume,
+                allow_changes=allow_changes,
+            )
 
     return app
 
 
-def _train(config: str, overrides: list[str], options: dict[str, Any]) -> None:
+def _train(
+    config: str,
+    overrides: list[str],
+    options: dict[str, Any],
+    *,
+    resume: bool,
+    allow_changes: bool,
+) -> None:
     # A part written package.module:Name is looked for where the command was given, as by python -m.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -107,10 +154,22 @@ def _train(config: str, overrides: list[str], options: dict[str, Any]) -> None:
     experiment = _read_experiment(config, overrides, options)
     progress = ConsoleProgressCallback()
     try:
-        results = experiment.train(callbacks=[progress])
+        results = experiment.train([progress], resume=resume, allow_changes=allow_changes)
+    except (RunInterrupted, KeyboardInterrupt) as error:
+        if experiment.run_folder is not None:
+            options = options | {"folder": experiment.run_folder}
+            error.add_note(f"Go on with: {_resuming_command(config, overrides, options)}")
+        raise
     finally:
         progress.close()
     print_summary(results)
+
+
+def _resuming_command(config: str, overrides: list[str], options: dict[str, Any]) -> str:
+    words = ["loopwright", "train", config, "--resume"]
+    words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += [word for override in overrides for word in ("--set", override)]
+    return shlex.join(words)
 
 
 def _read_experiment(config: str, overrides: list[str], options: dict[str, Any]) -> "Experiment":
@@ -132,8 +191,14 @@ def _exit_codes(*, debug: bool) -> Iterator[None]:
     code = 0
     try:
         yield
-    except KeyboardInterrupt:
-        _tell("Interrupted.")
+    except _Signalled as error:
+        _tell_end(f"{error} ended the program.", error)
+        code = EXIT_RESUMABLE
+    except RunInterrupted as error:
+        _tell_end(f"{error.signal} ended the run. It saved {error.checkpoint}.", error)
+        code = EXIT_RESUMABLE
+    except KeyboardInterrupt as error:
+        _tell_end(f"Interrupted: {error}.".replace(": .", "."), error)
         code = EXIT_INTERRUPTED
     except (ConfigurationError, MissingExtraError, RunFolderError) as error:
         _tell(traceback.format_exc() if debug else str(error))
@@ -144,6 +209,35 @@ def _exit_codes(*, debug: bool) -> Iterator[None]:
         code = EXIT_FAILED
     if code:
         raise typer.Exit(code)
+
+
+@contextmanager
+def _leaving_on_signals() -> Iterator[None]:
+    """Turn signals into an exit with a code; while it trains, the trainer answers them itself.
+
+    A signal that the program was started to ignore, as by nohup, stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    heard = {n: handler for n, handler in before.items() if handler == signal.SIG_DFL}
+    for number in heard:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise _Signalled(signal.Signals(number).name)
+
+
+def _tell_end(message: str, error: BaseException) -> None:
+    _tell("\n".join([message, *getattr(error, "__notes__", ())]))
 
 
 def _tell(message: str) -> None:

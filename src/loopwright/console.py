@@ -35,10 +35,12 @@ class ConsoleProgressCallback(TrainerCallback):
         self._task: Any = None
         self._next_draw = 0.0
         self._began = 0.0
+        self._samples_before = 0
 
     def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
         """Put up the bar."""
         self._began = time.perf_counter()
+        self._samples_before = trainer.progress.samples  # of a run that goes on
         if not self._console.is_terminal:
             return
         self._progress = Progress(
@@ -99,7 +101,8 @@ class ConsoleProgressCallback(TrainerCallback):
         self._next_draw = now + _SECONDS_BETWEEN_DRAWS
         assert self._progress is not None
         where = trainer.progress
-        rate = where.samples / (now - self._began) if now > self._began else 0.0
+        samples = where.samples - self._samples_before
+        rate = samples / (now - self._began) if now > self._began else 0.0
         self._progress.update(
             self._task,
             completed=where.step,

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from loopwright.seed import restore_after_interruption
+
 _ASKING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
 
 
@@ -17,10 +19,21 @@ class StopRequested(BaseException):
     """
 
 
+def ignore_requests() -> None:
+    """Ignore the signals in a process that makes data, which its parent stops when it stops.
+
+    Job managers and terminals signal every process of a job at once.
+    """
+    for name in _ASKING:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 class StopRequests:
     """Listens for SIGTERM, SIGHUP, SIGUSR1 and SIGINT while `listening`.
 
-    A second SIGINT ends at once, with KeyboardInterrupt.
+    A signal that the process ignores (SIGHUP under nohup) stays ignored. A second SIGINT ends at
+    once, with KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
@@ -31,17 +44,20 @@ class StopRequests:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals, in the main thread alone, and put earlier handlers back."""
+        self.signal = None
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.signal = None
-        names = [name for name in _ASKING if hasattr(signal, name)]
-        before = {name: signal.signal(getattr(signal, name), self._handle) for name in names}
+        numbers = [getattr(signal, name) for name in _ASKING if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in numbers}
+        ours = [n for n in numbers if before[n] not in (signal.SIG_IGN, None)]
         try:
+            for number in ours:
+                signal.signal(number, self._handle)
             yield
         finally:
-            for name, handler in before.items():
-                signal.signal(getattr(signal, name), handler)
+            for number in ours:
+                signal.signal(number, before[number])
 
     def next(self, batches: Iterator[Any], end: Any, *, leaves_at_once: bool) -> Any:
         """Return the next batch, or `end`.
@@ -53,11 +69,14 @@ class StopRequests:
         """
         if not leaves_at_once:
             return next(batches, end)
-        self._leaves_at_once = True
         try:
+            self._leaves_at_once = True
             if self.signal is not None:
                 raise StopRequested
             return next(batches, end)
+        except StopRequested:
+            restore_after_interruption()
+            raise
         finally:
             self._leaves_at_once = False
 

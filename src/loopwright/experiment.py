@@ -22,12 +22,24 @@ from loopwright.datasets import ClassLabel
 from loopwright.datasets.splits import split_indices
 from loopwright.default_callbacks import MoveModulesToDeviceCallback, TerminateOnNaNCallback
 from loopwright.environment import describe_environment
-from loopwright.errors import ConfigurationError, LoopwrightError
+from loopwright.errors import CheckpointError, ConfigurationError, LoopwrightError
 from loopwright.events import TrainerCallback
-from loopwright.experiment_config import ExperimentSpec, raise_problems, schema_problems
-from loopwright.experiment_parts import Parts, first_line, make_parts, part_problems
+from loopwright.experiment_config import (
+    ExperimentSpec,
+    find_value,
+    raise_problems,
+    schema_problems,
+)
+from loopwright.experiment_parts import (
+    Parts,
+    first_line,
+    make_parts,
+    part_problems,
+    place_files,
+)
 from loopwright.placeholders import replace_trainer_placeholder_values
 from loopwright.problems import Problem
+from loopwright.resuming import EarlierRun, differences, find_run, refuse_changes
 from loopwright.run_folder import RunFolder, new_run_path, read_run
 from loopwright.seed import preserved_random_states, set_seed
 from loopwright.trainer import Trainer
@@ -132,13 +144,24 @@ class Experiment:
         values: dict[str, Any] = self.spec.model_dump(mode="json", exclude_none=True)
         return values
 
-    def train(self, callbacks: Iterable[TrainerCallback] = ()) -> dict[str, Any]:
+    def train(
+        self,
+        callbacks: Iterable[TrainerCallback] = (),
+        *,
+        resume: bool = False,
+        allow_changes: bool = False,
+    ) -> dict[str, Any]:
         """Train the model, tests it, and leaves a run folder with all that was found.
 
         The random generators of the caller are left as they were.
 
         Args:
             callbacks: run beside those that are declared.
+            resume: goes on with the run in `run.folder`, or where none is declared with the newest
+                unfinished run of this name below runs/. Without one it starts anew; of a complete
+                run it returns the results.
+            allow_changes: goes on although the run began with another configuration, and so ends
+                with other weights than either alone would give.
 
         Returns:
             `metrics` (the latest of each, those of the test part with the prefix `test_`),
@@ -146,11 +169,19 @@ class Experiment:
             results.json, and the `run_folder`.
 
         Raises:
-            ConfigurationError: parts do not fit together; nothing has been trained or written.
+            ConfigurationError: parts do not fit together, or the run to go on with began with
+                another configuration; nothing has been trained or written.
             RunFolderError: the run folder cannot be written or is taken.
             DivergedError: the loss became infinite or NaN.
+            RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended the training, after saving; for SIGINT
+                it is KeyboardInterrupt.
         """
         clock = _StageClock()
+        earlier, changes = self._find_earlier(allow_changes) if resume else (None, False)
+        if earlier is not None and earlier.is_complete:
+            print(f"The run in {earlier.path} is finished: nothing to resume")
+            self.run_folder = earlier.path
+            return self._collect(earlier.path, clock)
         threads = _cpu_threads(self.spec.run.threads)
         with preserved_random_states(), threads, clock.stage("total"):
             set_seed(_seed_of(self.spec))
@@ -158,14 +189,37 @@ class Experiment:
             raise_problems(problems, self._source)
             data = self._prepare_data(parts, clock)
             raise_problems(self._fit_problems(parts, data), self._source)
-            folder = self._open_folder()
-            trainer = self._make_trainer(parts, folder, callbacks)
-            with clock.stage("fit_model"):
-                self._fit(trainer, data)
+            folder = self._open_folder(earlier)
+            place_files(parts, folder.path)
+            begun = _Begun(folder, self._values_to_store() if changes else None)
+            trainer = self._make_trainer(parts, folder, [begun, *callbacks])
+            with clock.stage("fit_model"), _explaining_misfits(begun):
+                self._fit(trainer, data, earlier, allow_changes=allow_changes)
             with clock.stage("evaluate_model"):
                 tested = self._test(trainer, data)
+            if earlier is not None and earlier.is_trained:
+                _log_evaluation(folder, trainer)
             folder.add_metrics(tested)
-        return self._collect(folder, clock)
+        return self._collect(folder.path, clock)
+
+    def _find_earlier(self, allow_changes: bool) -> tuple[EarlierRun | None, bool]:
+        """Return the run to go on with, and whether it began with another configuration.
+
+        What is drawn anew for each experiment is taken from the run.
+        """
+        folder = self.spec.run.folder
+        earlier = find_run(self.name, folder, Path(_RUNS_FOLDER))
+        if earlier is None:
+            where = folder or f"{_RUNS_FOLDER}/ under the name {self.name}"
+            print(f"Nothing to resume in {where}: starting anew")
+            return None, False
+        if not (earlier.has_checkpoint or earlier.is_complete):
+            return earlier, False  # the trainer says that it starts anew
+        then = earlier.config()
+        self.spec = _take_drawn(self.spec, then, self._source.values)
+        changes = differences(then, self.to_dict())
+        refuse_changes(earlier, changes, allow_changes=allow_changes)
+        return earlier, bool(changes)
 
     def _prepare_data(self, parts: Parts, clock: "_StageClock") -> _Data:
         spec = self.spec.dataset
@@ -232,14 +286,23 @@ class Experiment:
             return first_line(error)
         return None
 
-    def _open_folder(self) -> RunFolder:
+    def _open_folder(self, earlier: EarlierRun | None) -> RunFolder:
         given = self.spec.run.folder
-        folder = RunFolder(given if given else new_run_path(_RUNS_FOLDER, self.name))
-        values = self.to_dict()
-        values["run"].pop("folder", None)  # another run of this file wants a folder of its own
-        folder.write_config(values)
+        if earlier is None:
+            folder = RunFolder(given if given else new_run_path(_RUNS_FOLDER, self.name))
+        elif earlier.has_checkpoint:
+            folder = RunFolder.reopen(earlier.path)
+        else:
+            folder = RunFolder(earlier.path, resume=True)
+        if earlier is None or not earlier.has_checkpoint:
+            folder.write_config(self._values_to_store())
         self.run_folder = folder.path
         return folder
+
+    def _values_to_store(self) -> dict[str, Any]:
+        values = self.to_dict()
+        values["run"].pop("folder", None)  # another run of this file wants a folder of its own
+        return values
 
     def _make_trainer(
         self, parts: Parts, folder: RunFolder, callbacks: Iterable[TrainerCallback]
@@ -258,9 +321,12 @@ class Experiment:
             step_mode=run.step_mode,
             seed=_seed_of(self.spec),
             run_dir=folder.path,
+            checkpoint=run.checkpoint.policy() if run.checkpoint else None,
         )
 
-    def _fit(self, trainer: Trainer, data: _Data) -> None:
+    def _fit(
+        self, trainer: Trainer, data: _Data, earlier: EarlierRun | None, *, allow_changes: bool
+    ) -> None:
         training = self.spec.model.training
         schedule = training.schedule
         trainer.train(
@@ -275,6 +341,8 @@ class Experiment:
             create_scheduler_fn=build_schedule(schedule.type, schedule.arguments)
             if schedule
             else None,
+            resume=None if earlier is None else "latest",
+            allow_changes=allow_changes,
         )
         _raise_if_not_finite(trainer)
 
@@ -288,9 +356,9 @@ class Experiment:
             for name in sorted(history.get_metric_names())
         }
 
-    def _collect(self, folder: RunFolder, clock: "_StageClock") -> dict[str, Any]:
+    def _collect(self, folder: Path, clock: "_StageClock") -> dict[str, Any]:
         environment = describe_environment()
-        results = dict(read_run(folder.path).results)
+        results = dict(read_run(folder).results)
         return results | {
             "elapsed": clock.stages,
             "hardware_info": {
@@ -298,8 +366,42 @@ class Experiment:
                 "gpus": environment["devices"],
                 "platform": environment["platform"],
             },
-            "run_folder": folder.path,
+            "run_folder": folder,
         }
+
+
+class _Begun(TrainerCallback):
+    """Notes that training began, and stores the configuration that it goes on with from there."""
+
+    def __init__(self, folder: RunFolder, config: Mapping[str, Any] | None) -> None:
+        self.happened = False
+        self._folder = folder
+        self._config = config
+
+    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        self.happened = True
+        if self._config is not None:
+            self._folder.write_config(self._config)
+
+
+@contextmanager
+def _explaining_misfits(begun: _Begun) -> Iterator[None]:
+    """Tell a checkpoint that does not fit, before anything is trained, as a mistake in values."""
+    try:
+        yield
+    except CheckpointError as error:
+        if begun.happened:
+            raise
+        raise ConfigurationError(str(error)) from error
+
+
+def _log_evaluation(folder: RunFolder, trainer: Trainer) -> None:
+    """Log a test that comes after a program that trained and did not get to test."""
+    run, history = read_run(folder.path), trainer.run_history
+    if any(row.event == "evaluation" for row in run.metrics):
+        return
+    metrics = {name: history.get_latest_metric(name) for name in history.get_metric_names()}
+    folder.log(run.results["epochs"], run.results["steps"], metrics, event="evaluation")
 
 
 class _StageClock:
@@ -339,6 +441,18 @@ def _settle(spec: ExperimentSpec) -> ExperimentSpec:
             "tracking": spec.tracking.model_copy(update={"run_id": run_id}),
         }
     )
+
+
+def _take_drawn(
+    spec: ExperimentSpec, then: Mapping[str, Any], declared: Mapping[str, Any]
+) -> ExperimentSpec:
+    """Return the spec with seed and id of an earlier run, where they are not declared now."""
+    updates = {}
+    for part, name in (("run", "seed"), ("tracking", "run_id")):
+        drawn = find_value(then, (part, name))
+        if drawn is not None and find_value(declared, (part, name)) is None:
+            updates[part] = getattr(spec, part).model_copy(update={name: drawn})
+    return spec.model_copy(update=updates)
 
 
 def _seed_of(spec: ExperimentSpec) -> int:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from loopwright.arguments import describe_error
+from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.config_file import ConfigSource, find_unplain
 from loopwright.datasets.splits import complete_samples
 from loopwright.extras import require
@@ -123,6 +124,22 @@ class TrackingSpec(Spec):
     trackers: tuple[Component, ...] = ()
 
 
+class CheckpointSpec(Spec):
+    """Says when checkpoints are saved and which stay; the fields of `CheckpointPolicy`."""
+
+    every_steps: int | None = Field(default=None, ge=1)
+    every_minutes: float | None = Field(default=None, gt=0)
+    every_epochs: int | None = Field(default=None, ge=1)
+    keep_latest: int = Field(default=CheckpointPolicy.keep_latest, ge=1)
+    keep_best: int = Field(default=CheckpointPolicy.keep_best, ge=0)
+    watch: str = Field(default=CheckpointPolicy.watch, min_length=1)
+    greater_is_better: bool = CheckpointPolicy.greater_is_better
+
+    def policy(self) -> CheckpointPolicy:
+        """Return what the trainer takes."""
+        return CheckpointPolicy(**self.model_dump())
+
+
 class RunSpec(Spec):
     """Says where and how the run happens."""
 
@@ -139,7 +156,8 @@ class RunSpec(Spec):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     step_mode: Literal["eager"] = "eager"
     """How a step is executed."""
-    checkpoint: dict[str, Any] | None = None
+    checkpoint: CheckpointSpec | None = None
+    """When to save besides the end; where it is left out, when a signal ends the run alone."""
     callbacks: tuple[Component, ...] = ()
 
 
@@ -156,7 +174,6 @@ UNSUPPORTED = (
     (("dataset", "data_augmentors"), "augmentors are not part of this version"),
     (("dataset", "chunk_size"), "loading in chunks is not part of this version"),
     (("tracking", "trackers"), "trackers are not part of this version; the run folder holds all"),
-    (("run", "checkpoint"), "checkpoints of declared runs are not part of this version"),
 )
 """What is understood and refused, so that nobody believes that it happened."""
 
@@ -260,12 +277,22 @@ def _path_in(values: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
 
 def _known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
     """Return the keys that may stand beside the last one of a path."""
-    spec: Any = ExperimentSpec
+    spec: type[Spec] = ExperimentSpec
     for part in path[:-1]:
-        spec = spec.model_fields[part].annotation if part in spec.model_fields else None
-        if not (isinstance(spec, type) and issubclass(spec, Spec)):
+        field = spec.model_fields.get(str(part))
+        inner = None if field is None else _spec_in(field.annotation)
+        if inner is None:
             return ()
+        spec = inner
     return tuple(spec.model_fields)
+
+
+def _spec_in(annotation: Any) -> type[Spec] | None:
+    """Return the spec that an annotation names, alone or beside None."""
+    for kind in get_args(annotation) or (annotation,):
+        if isinstance(kind, type) and issubclass(kind, Spec):
+            return kind
+    return None
 
 
 def _line_number(place: str | None) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from loopwright.arguments import argument_problems
+from loopwright.callbacks import (
+    SaveBestModelCallback,
+    SaveTrainingStateCallback,
+    WSDCheckpointCallback,
+)
 from loopwright.components import losses, metrics, optimizers, preprocessors, schedules
 from loopwright.components.callbacks import callbacks
 from loopwright.components.preprocessors import Preprocessor
@@ -120,6 +126,8 @@ def make_parts(spec: ExperimentSpec) -> tuple[Parts, list[Problem]]:
             parts.callbacks.append(callbacks.get(component.type)(**component.arguments))
             if problem := _watch_problem(parts, spec, index):
                 problems.append(problem)
+    if problem := _policy_problem(parts, spec):
+        problems.append(problem)
     with _telling(problems, "model", "training", "optimizer"):
         # An identity has no parameters: the model could not be made, and that is told already.
         parameters = list(parts.model.parameters()) or [nn.Parameter(torch.zeros(1, 1))]
@@ -133,6 +141,20 @@ def make_parts(spec: ExperimentSpec) -> tuple[Parts, list[Problem]]:
 def _watch_problem(parts: Parts, spec: ExperimentSpec, index: int) -> Problem | None:
     """Return a problem if a callback watches a metric that this run is not going to record."""
     watched = getattr(parts.callbacks[-1], "watch_metric", None)
+    return _metric_problem(parts, spec, watched, ("run", "callbacks", index, "watch_metric"))
+
+
+def _policy_problem(parts: Parts, spec: ExperimentSpec) -> Problem | None:
+    """Return a problem if checkpoints are ranked by a metric that this run will not record."""
+    declared = spec.run.checkpoint
+    if declared is None or not (declared.keep_best or "watch" in declared.model_fields_set):
+        return None
+    return _metric_problem(parts, spec, declared.watch, ("run", "checkpoint", "watch"))
+
+
+def _metric_problem(
+    parts: Parts, spec: ExperimentSpec, watched: Any, path: tuple[str | int, ...]
+) -> Problem | None:
     known = ["train_loss_epoch", *(f"train_{name}" for name in parts.train_metrics)]
     if spec.dataset.samples.validation is not None:
         known += ["eval_loss_epoch", *parts.metrics]
@@ -141,11 +163,20 @@ def _watch_problem(parts: Parts, spec: ExperimentSpec, index: int) -> Problem | 
         return None
     hint = "" if spec.dataset.samples.validation else "; dataset.samples names no validation part"
     return Problem(
-        path=("run", "callbacks", index, "watch_metric"),
+        path=path,
         message=f"expected a metric of this run (known: {', '.join(known)}){hint}",
         value=watched,
         suggestion=nearest_name(watched, known),
     )
+
+
+def place_files(parts: Parts, folder: Path) -> None:
+    """Let callbacks write below the run's folder what they name by a relative path."""
+    for callback in parts.callbacks:
+        if isinstance(callback, SaveBestModelCallback):
+            callback.save_path = folder / callback.save_path
+        elif isinstance(callback, SaveTrainingStateCallback | WSDCheckpointCallback):
+            callback.save_dir = folder / callback.save_dir
 
 
 def default_loss(labels: Array) -> ComponentSpec:

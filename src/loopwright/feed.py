@@ -28,11 +28,11 @@ class Feed:
     def train_batches(self, trainer: Trainer, loader: Any) -> Iterator[Any]:
         """Give the batches that are left of this epoch, and measure the wait for them."""
         batches = self.batches(trainer, loader, start=trainer.progress.micro_batch)
-        is_ours = isinstance(innermost(loader), EpochLoader)
-        keeper = trainer._keeper
+        inner, keeper = innermost(loader), trainer._keeper
+        can_drop = isinstance(inner, EpochLoader) and not _keeps_position(inner)
         while True:
             waiting_since = time.perf_counter()
-            leaves = is_ours and keeper.store is not None and not trainer._accumulation.is_open
+            leaves = can_drop and keeper.store is not None and not trainer._accumulation.is_open
             batch = keeper.requests.next(batches, _END, leaves_at_once=leaves)
             if batch is _END:
                 return
@@ -64,7 +64,8 @@ class Feed:
             return batches
         if isinstance(inner, TensorLoader) and inner.device is not None:
             return batches
-        if trainer.device.type == "cuda" and isinstance(inner, EpochLoader):
+        is_ours = isinstance(inner, EpochLoader) and not _keeps_position(inner)
+        if trainer.device.type == "cuda" and is_ours:
             return copied_ahead(batches, trainer.device)
         return (move_to_device(batch, trainer.device) for batch in batches)
 
@@ -92,6 +93,11 @@ class Feed:
                 "epoch, or save with Trainer(checkpoint=CheckpointPolicy(...))."
             )
         return self.replayed.enter(start, position)
+
+
+def _keeps_position(loader: Any) -> bool:
+    """Whether a stream tells where it stands, so that it must not run ahead of what is used."""
+    return isinstance(loader, IterableLoader) and loader.keeps_position
 
 
 def _enter_stream(trainer: Trainer, loader: IterableLoader) -> None:

@@ -35,6 +35,8 @@ class Keeper:
         """The checkpoints, while a run goes on."""
         self.resumed: Mapping[str, Any] | None = None
         """The state that the run goes on from."""
+        self.resumed_from: Path | None = None
+        """Where that is."""
         self._log: RunLog | None = None
 
     @contextmanager
@@ -52,14 +54,22 @@ class Keeper:
         self.store = self._make_store(trainer)
         self.store.sweep()
         try:
-            with self.requests.listening():
-                yield
-                self._save(trainer, wait=True)
-            log.finish(trainer.run_history, trainer.progress, trainer.model, stop=trainer._stop)
+            with self.requests.listening():  # while saving, too: job managers ask twice
+                asked = False
+                try:
+                    yield
+                except StopRequested:  # not kept: it refers to what the run was in the middle of
+                    asked = True
+                path = self._save(trainer, wait=True)
+                if asked:
+                    raise self._interruption(path)
+                log.finish(trainer.run_history, trainer.progress, trainer.model, stop=trainer._stop)
         except BaseException as error:
-            ended = self._interrupted(trainer) if isinstance(error, StopRequested) else error
-            log.abandon(ended)
-            raise ended from None
+            try:
+                log.abandon(error)
+            except OSError as failure:  # a full disk, which may be what ended the run
+                error.add_note(f"The end could not be noted in the run's folder: {failure}")
+            raise
         finally:
             self.store.wait()
             self.store = None
@@ -71,16 +81,22 @@ class Keeper:
         assert self.run_dir is not None
         assert trainer.run_config is not None
         history = trainer.run_history
-        self._log = RunLog(self.run_dir, trainer.run_config, history, resume=resumes)
+        self._log = RunLog(
+            self.run_dir,
+            trainer.run_config,
+            history,
+            samples_before=trainer.progress.samples,
+            resume=resumes,
+        )
         return self._log
 
     def _make_store(self, trainer: Trainer) -> CheckpointStore:
         assert self.run_dir is not None
-        return CheckpointStore(self.run_dir / "checkpoints", self.policy, trainer.print)
+        folder = self.run_dir / "checkpoints"
+        return CheckpointStore(folder, self.policy, trainer.print, protected=self.resumed_from)
 
-    def _interrupted(self, trainer: Trainer) -> BaseException:
-        """Save where the run stands, and return what its caller is told."""
-        path = self._save(trainer, wait=True)
+    def _interruption(self, path: Path) -> BaseException:
+        """Return what the caller of a run is told that saved and ended."""
         assert self.requests.signal is not None
         if self.requests.signal.name == "SIGINT":
             return KeyboardInterrupt(f"saved {path}")
@@ -138,6 +154,7 @@ class Keeper:
         """
         if origin != "latest":
             state: Mapping[str, Any] = trainer.load_training_state(origin)
+            self.resumed_from = Path(origin)
         elif self.run_dir is None:
             raise ValueError("resume='latest' needs the run's folder: give run_dir.")
         else:
@@ -147,6 +164,7 @@ class Keeper:
                 return
             path, state = found
             put_state(trainer, state)
+            self.resumed_from = path
             trainer.print(f"Going on from {path}")
         trainer.run_history._set_epoch(state["current_epoch"])
         if not allow_changes and "settings" in state:

@@ -28,6 +28,7 @@ from torch.utils.data import (
 )
 
 from loopwright.data import DataLoaderSlice, epoch_order
+from loopwright.ends import ignore_requests
 from loopwright.seed import derive_seed, fixed_draws
 
 _DRAWS_STREAM = 2  # keeps what a dataset draws apart from the order's draws of (seed, epoch)
@@ -389,6 +390,7 @@ class MapLoader(EpochLoader):
         self.num_workers = worker_options.get("num_workers", 0)
         if self.num_workers:
             worker_options.setdefault("persistent_workers", True)
+            _protect_workers(worker_options)
         self._order = _EpochOrder(dataset) if shuffle and sampler is None else None
         self.sampler = _first(sampler, self._order, SequentialSampler(dataset))
         self.batch_sampler = _first(
@@ -423,6 +425,17 @@ class MapLoader(EpochLoader):
         self._loader = None
 
 
+def _protect_workers(options: dict[str, Any]) -> None:
+    """Let workers ignore what asks a run to stop, before they do what the user's function does."""
+    options["worker_init_fn"] = partial(_init_worker, options.get("worker_init_fn"))
+
+
+def _init_worker(given: Callable[[int], Any] | None, worker: int) -> None:
+    ignore_requests()
+    if given is not None:
+        given(worker)
+
+
 def _first(*candidates: Any) -> Any:
     return next(candidate for candidate in candidates if candidate is not None)
 
@@ -451,7 +464,9 @@ class IterableLoader(EpochLoader):
         self.batch_size = batch_size
         self.num_workers = options.get("num_workers", 0)
         self._fixes_draws = reproducible_draws and not self.num_workers
-        self._keeps_position = self._fixes_draws and hasattr(dataset, "load_state_dict")
+        if self.num_workers:
+            _protect_workers(options)
+        self.keeps_position = self._fixes_draws and hasattr(dataset, "load_state_dict")
         self._generator = torch.Generator()
         self._loader: DataLoader[Any] = DataLoader(
             dataset, batch_size=batch_size, generator=self._generator, **options
@@ -469,7 +484,7 @@ class IterableLoader(EpochLoader):
 
     def position(self) -> Any:
         """Return the state of the dataset, when it keeps one that tells where it stands."""
-        return self.dataset.state_dict() if self._keeps_position else None
+        return self.dataset.state_dict() if self.keeps_position else None
 
     def _with_fixed_draws(self) -> Iterator[Any]:
         position, end = 0 if self.dataset_state is None else self.start, object()

@@ -55,6 +55,15 @@ class RunFolder:
         _refuse_if_taken(self.path, resume=resume)
         self._write_status()
 
+    @classmethod
+    def reopen(cls, path: str | Path) -> "RunFolder":
+        """Return the folder of a run that is there, finished or not, and write nothing yet."""
+        folder = cls.__new__(cls)
+        folder.path = Path(path)
+        folder._status = dict(read_run(path).status)
+        folder._status_written = 0.0
+        return folder
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.yaml, secrets masked."""
         _write_text(self.path / CONFIG_FILE, to_yaml(mask_secrets(to_plain(config))))

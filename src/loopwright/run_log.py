@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from loopwright.history import RunHistory, history_state
 from loopwright.progress import Progress
 from loopwright.run_config import TrainerRunConfig
 from loopwright.run_folder import RunFolder
-from loopwright.run_record import is_run_folder, read_run
+from loopwright.run_record import METRICS_FILE, is_run_folder, read_metrics, read_run
 
 
 class RunLog:
@@ -23,18 +24,26 @@ class RunLog:
         folder: The folder of the run.
         config: The settings of the run.
         history: The history to go on from.
+        samples_before: Samples that were trained by the processes before this one.
         resume: Whether the folder may hold a run that did not finish.
     """
 
     def __init__(
-        self, folder: Path, config: TrainerRunConfig, history: RunHistory, *, resume: bool
+        self,
+        folder: Path,
+        config: TrainerRunConfig,
+        history: RunHistory,
+        *,
+        samples_before: int,
+        resume: bool,
     ) -> None:
+        self._samples_before = samples_before
         self._folder = RunFolder(folder, resume=resume)
         self._began = time.perf_counter()
         self._logged: dict[str, int] = {}
         if resume:
             self._folder.cut_back(history.current_epoch)
-            self._logged = {name: len(v) for name, v in history_state(history).items()}
+            self._logged = _count_logged(folder)
         self._folder.start(config.to_dict())
 
     def log(self, history: RunHistory, progress: Progress) -> None:
@@ -52,7 +61,8 @@ class RunLog:
     ) -> None:
         """Write the results of a run that came to its end."""
         self.log(history, progress)
-        seconds = time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._began  # of this process, like the rate below
+        samples = progress.samples - self._samples_before
         values = history_state(history)
         self._folder.finish(
             {
@@ -62,7 +72,7 @@ class RunLog:
                 "epochs": progress.epochs_done,
                 "samples": progress.samples,
                 "seconds": seconds,
-                "samples_per_second": progress.samples / seconds if seconds else math.nan,
+                "samples_per_second": samples / seconds if seconds else math.nan,
                 "parameters": _num_parameters(model),
                 "stop_reason": None if stop is None else str(stop),
             }
@@ -82,6 +92,16 @@ class RunLog:
             self._folder.stop(note)
         else:
             self._folder.fail(note)
+
+
+def _count_logged(folder: Path) -> dict[str, int]:
+    """Return how often each metric stands in the log.
+
+    The history can hold more: a run that goes on with the evaluation of an epoch has its training
+    loss already, and logs both together.
+    """
+    rows, _ = read_metrics(folder / METRICS_FILE)
+    return Counter(name for row in rows if row.event is None for name in row.metrics)
 
 
 def is_finished(folder: Path) -> bool:

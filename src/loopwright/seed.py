@@ -75,14 +75,30 @@ def fixed_draws(seed: int) -> Iterator[None]:
 
     The generators of `random`, numpy and torch are saved, seeded and restored.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    torch_state = torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
+    before = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+    _set_aside.append(before)
     try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
         yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
+        restore_random_states(before)
+        _set_aside[:] = [each for each in _set_aside if each is not before]
+
+
+_set_aside: list[dict[str, Any]] = []  # states that `fixed_draws` has yet to put back
+
+
+def restore_after_interruption() -> None:
+    """Put back what `fixed_draws` set aside, where an exception of a signal cut it short.
+
+    Such an exception can come between any two instructions, those that put back included.
+    """
+    if _set_aside:
+        restore_random_states(_set_aside[0])
+        _set_aside.clear()

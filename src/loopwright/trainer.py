@@ -30,9 +30,16 @@ from loopwright.device import (
     move_to_device,
     pick_device,
 )
+from loopwright.ends import StopRequested
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
 from loopwright.feed import Feed
-from loopwright.history import InMemoryRunHistory, LossTracker, RunHistory
+from loopwright.history import (
+    InMemoryRunHistory,
+    LossTracker,
+    RunHistory,
+    history_state,
+    restore_history,
+)
 from loopwright.keeper import Keeper
 from loopwright.limits import LimitBatchesCallback
 from loopwright.loaders import (
@@ -466,7 +473,7 @@ class Trainer:
                 if not self.progress.epoch_is_trained:
                     self._run_train_epoch(self._train_dataloader)
                 if self._eval_dataloader is not None:
-                    self._run_eval_epoch(self._eval_dataloader)
+                    self._run_evaluation_of_epoch()
                 self._count_epoch()
                 self.training_run_epoch_end()
                 self.callback_handler.call_event("on_training_run_epoch_end", self)
@@ -479,6 +486,15 @@ class Trainer:
             self.callback_handler.call_event("on_stop_training_error", self)
         self.training_run_end()
         self.callback_handler.call_event("on_training_run_end", self)
+
+    def _run_evaluation_of_epoch(self) -> None:
+        """Evaluate; an evaluation that a signal cuts short leaves no metrics."""
+        before = history_state(self.run_history)
+        try:
+            self._run_eval_epoch(self._eval_dataloader)
+        except StopRequested:
+            restore_history(self.run_history, before, epoch=self.run_history.current_epoch)
+            raise
 
     def _run_train_epoch(self, train_dl: Any) -> None:
         """Run the micro-batches of an epoch, and record its loss."""
@@ -1057,7 +1073,7 @@ class Trainer:
         """Set counters to the start of a run, and make its scheduler."""
         assert self.run_config is not None
         self._stop, self._turn = None, None
-        self._keeper.resumed = None
+        self._keeper.resumed = self._keeper.resumed_from = None
         self._feed = Feed()
         self._limits = num_epochs, max_num_train_steps
         self._optimizer_names = names_of(self.optimizer)

@@ -127,13 +127,16 @@ def run(
     num_workers: int = 0,
     accumulation: int = 1,
     num_optimizers: int = 1,
-    policy: CheckpointPolicy | None = None,
+    every_steps: int = 7,
+    quiet: bool = True,
 ) -> Trainer:
     """Run the task, or go on with it."""
+    policy = CheckpointPolicy(every_steps=every_steps)
     trainer = make_trainer(
         folder, *callbacks, data=data, num_optimizers=num_optimizers, policy=policy
     )
-    trainer.print = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    if quiet:
+        trainer.print = lambda *args, **kwargs: None  # type: ignore[method-assign]
     if isinstance(trainer, OwnLoader):
         trainer.num_workers = num_workers
     datasets = {"memory": make_data, "map": Augmented, "own": Augmented, "stream": Stream}

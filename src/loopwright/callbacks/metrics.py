@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from loopwright.device import move_to_device
 from loopwright.events import TrainerCallback
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class MetricsCallback(TrainerCallback):
         if shared:
             raise ValueError("metrics and train_metrics share an instance; give each its own.")
         self.select = select
+        self._lost: tuple[str, ...] = ()
 
     def on_init_end(self, trainer: Trainer, **kwargs: Any) -> None:
         names = trainer.callback_handler.callback_list
@@ -67,7 +69,14 @@ class MetricsCallback(TrainerCallback):
         self._move(trainer.device)
 
     def on_train_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
-        _reset(self.train_metrics)
+        if trainer.progress.micro_batch == 0:
+            _reset(self.train_metrics)
+        elif self._lost:  # the run goes on in the middle of an epoch
+            warnings.warn(
+                f"The checkpoint holds no state of {', '.join(self._lost)}, so in this epoch they "
+                "count from here. A metric with state_dict and load_state_dict goes on exactly.",
+                stacklevel=2,
+            )
 
     def on_train_step_end(
         self, trainer: Trainer, batch: Any, batch_output: Any, step: int, **kwargs: Any
@@ -92,6 +101,20 @@ class MetricsCallback(TrainerCallback):
         self, trainer: Trainer, is_intermediate: bool = False, **kwargs: Any
     ) -> None:
         _record(self.metrics, trainer, "")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the metrics of training have added up, for checkpoints."""
+        states = {name: _state_of(metric) for name, metric in self.train_metrics.items()}
+        return {"train": states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on adding to what `state_dict` returned."""
+        _reset(self.train_metrics)
+        states = state["train"]
+        self._lost = tuple(n for n in self.train_metrics if states.get(n) is None)
+        for name, metric in self.train_metrics.items():
+            if name not in self._lost:
+                _load_state(metric, states[name])
 
     def _move(self, device: torch.device) -> None:
         for metric in (*self.metrics.values(), *self.train_metrics.values()):
@@ -124,3 +147,33 @@ def _record(metrics: Mapping[str, Any], trainer: Trainer, prefix: str) -> None:
             value = value.item() if value.numel() == 1 else value.tolist()
         trainer.run_history.update_metric(f"{prefix}{name}", value)
         metric.reset()
+
+
+def _state_of(metric: Any) -> Any:
+    """Return the state of a metric; None for one that offers no way to read it.
+
+    Modules keep theirs in buffers, and those of torchmetrics in attributes that `_defaults` lists,
+    both of which their own `state_dict` leaves out unless asked.
+    """
+    if isinstance(metric, torch.nn.Module):
+        return {
+            name: {key: getattr(module, key) for key in _names_in(module)}
+            for name, module in metric.named_modules()
+        }
+    return metric.state_dict() if hasattr(metric, "state_dict") else None
+
+
+def _load_state(metric: Any, state: Mapping[str, Any]) -> None:
+    if not isinstance(metric, torch.nn.Module):
+        metric.load_state_dict(state)
+        return
+    device = next((buffer.device for buffer in metric.buffers()), torch.device("cpu"))
+    device = getattr(metric, "device", device)  # as torchmetrics has it
+    for name, module in metric.named_modules():
+        for key in _names_in(module):
+            setattr(module, key, move_to_device(state[name][key], device))
+
+
+def _names_in(module: torch.nn.Module) -> list[str]:
+    listed = [*getattr(module, "_defaults", ()), *dict(module.named_buffers(recurse=False))]
+    return listed + (["_update_count"] if hasattr(module, "_update_count") else [])

@@ -32,7 +32,7 @@ from loopwright.ends import ignore_requests
 from loopwright.seed import derive_seed, fixed_draws
 
 _DRAWS_STREAM = 2  # keeps what a dataset draws apart from the order's draws of (seed, epoch)
-_BLOCK_BYTES = 2**20  # rows gathered at once: fewer calls, and still in a core's cache
+_BLOCK_BYTES = 2**22  # rows gathered at once: fewer calls; more gains nothing (measured)
 
 
 class EpochLoader(ABC):
@@ -158,8 +158,11 @@ class TensorLoader(EpochLoader):
         last = self._last_row(len(columns[0]))
         versions = _versions(columns)
         writes = False
-        for begin in range(self.start * size, last, size):
-            batch = [column[begin : min(begin + size, last)] for column in columns]
+        views = zip(
+            *(column[self.start * size : last].split(size) for column in columns), strict=True
+        )
+        for begin, parts in zip(range(self.start * size, last, size), views, strict=False):
+            batch = list(parts)
             first = begin == self.start * size
             if first or writes:
                 batch = [part.clone() for part in batch]

@@ -329,9 +329,8 @@ class Trainer:
         self.model.eval()
 
     def calculate_eval_batch_loss(self, batch: Any) -> dict[str, Any]:
-        """Return what `calculate_train_batch_loss` returns, without gradients."""
-        with torch.no_grad():
-            return self._batch_loss(batch)
+        """Return what `calculate_train_batch_loss` returns; it is called without gradients."""
+        return self._batch_loss(batch)
 
     def eval_epoch_end(self) -> None:
         """Runs after the last batch of an evaluation, before its loss is recorded."""
@@ -778,8 +777,8 @@ class Trainer:
         if stream:
             return self._streamed(loader)
         collected = Collected(loader.num_samples if isinstance(loader, TensorLoader) else None)
-        resources = nullcontext() if self._is_running else self._resources()
-        with resources, self._phase("predict"), closing(loader):
+        # Freed buffers are not kept: giving them back would cost each call more than it gains.
+        with self._phase("predict"), closing(loader):
             self.model.eval()
             for batch in self._feed.batches(self, loader):
                 collected.add(self._predict_batch(batch))

@@ -25,8 +25,9 @@ pytestmark = pytest.mark.faults
 @pytest.fixture(scope="module")
 def run_folder(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("damage") / "run"
-    ended = server.run("train", folder=folder, kill_at=30)
-    assert ended["signal"] == 9
+    ended = server.run("train", folder=folder, kill_at=30, number=15)  # which waits for the disk
+    assert ended["report"]["error"] == "RunInterrupted"
+    assert sorted(os.listdir(folder / "checkpoints")) == ["step-00000028", "step-00000030"]
     return folder
 
 
@@ -94,7 +95,7 @@ def read(folder: Path) -> tuple[str, str]:
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda each: each.__name__)
 def test_damaged_copies(damage: Callable[..., None], run_folder: Path, tmp_path: Path) -> None:
     checkpoints = run_folder / "checkpoints"
-    good, other = checkpoints / "step-00000028", checkpoints / "step-00000021"
+    good, other = checkpoints / "step-00000030", checkpoints / "step-00000028"
     expected, draws, refused = digest(read_state(good)), random.Random(1), 0
     assert expected != digest(read_state(other))
     for number in range(125 if FULL else 13):
@@ -116,13 +117,13 @@ def test_the_last_good_one_is_offered(run_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(run_folder, tmp_path / "run")
     said: list[str] = []
     store = CheckpointStore(tmp_path / "run" / "checkpoints", CheckpointPolicy(), said.append)
-    with (store.folder / "step-00000028" / "model.safetensors").open("r+b") as file:
+    with (store.folder / "step-00000030" / "model.safetensors").open("r+b") as file:
         file.seek(100)
         file.write(b"damage")
     found = store.read_latest()
     assert found is not None
-    assert found[0].name == "step-00000021"
-    assert "step-00000028/model.safetensors is damaged" in said[0]
+    assert found[0].name == "step-00000028"
+    assert "step-00000030/model.safetensors is damaged" in said[0]
 
 
 # --------------------------------------------------------------------------------- hostile
@@ -230,7 +231,7 @@ def hostile_manifests(outside: Path) -> dict[str, Any]:
 
 def test_hostile_files(server: Server, run_folder: Path, tmp_path: Path) -> None:
     """Well over fifty, each with checksums that agree where it can have them."""
-    good = run_folder / "checkpoints" / "step-00000028"
+    good = run_folder / "checkpoints" / "step-00000030"
     witness, outside = tmp_path / "witness", tmp_path / "copies" / "evil.safetensors"
     outside.parent.mkdir()
     outside.write_bytes(b"evil")

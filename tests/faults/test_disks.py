@@ -17,12 +17,12 @@ pytestmark = pytest.mark.faults
 
 
 def test_killed_while_a_large_checkpoint_is_written(server: Server, tmp_path: Path) -> None:
-    kills, megabytes = (200, 100) if FULL else (6, 20)
+    kills, megabytes = (200, 100) if FULL else (6, 10)
     folder, witness = tmp_path / "run", tmp_path / "finished"
     store = CheckpointStore(folder / "checkpoints", CheckpointPolicy(), print)
     draws, before = random.Random(0), 0
     for _ in range(kills):
-        seconds = draws.uniform(0.5, 4)
+        seconds = draws.uniform(1, 4)
         server.run("large", folder=folder, megabytes=megabytes, witness=witness, kill_after=seconds)
         finished = int(witness.read_text().split()[-1]) if witness.exists() else 0
         found = store.read_latest()

@@ -61,8 +61,9 @@ test-faults: $(VENV)/.dev ## The same in minutes
 docs: $(VENV)/.docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(BENCH)/.bench ## Measure the loop beside a hand-written one
-	$(BENCH)/bin/python benchmarks/run.py
+bench: ## Measure the loop beside hand-written ones and other libraries
+	@test -n "$(PYTHON)" || { echo "loopwright needs Python 3.11 or newer on PATH, or make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) benchmarks/run.py
 
 clean: ## Remove environments, caches and built files; runs stay
 	rm -rf $(VENV) $(BENCH) site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -82,9 +83,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 $(VENV)/.docs: pyproject.toml constraints.txt
 	$(call venv,$(VENV))
 	@$(BIN)/python $(INSTALL) '.[docs]'
-	@touch $@
-
-$(BENCH)/.bench: pyproject.toml constraints.txt benchmarks/requirements.txt
-	$(call venv,$(BENCH))
-	@$(BENCH)/bin/python $(INSTALL) '.[cli,metrics]' --requirement benchmarks/requirements.txt
 	@touch $@

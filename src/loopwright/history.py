@@ -151,6 +151,8 @@ class LossTracker:
         if not isinstance(self.total_loss, torch.Tensor):
             dtype = torch.float32 if loss.device.type == "mps" else torch.float64
             self.total_loss = torch.full((), self.total_loss, dtype=dtype, device=loss.device)
+        elif self.total_loss.device != loss.device:  # read from a checkpoint
+            self.total_loss = self.total_loss.to(loss.device)
         if isinstance(count, torch.Tensor):
             self.total_loss.addcmul_(loss.to(self.total_loss), count.to(self.total_loss))
         else:

@@ -12,7 +12,7 @@ from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.checkpoint_store import CheckpointStore
 from loopwright.ends import StopRequested, StopRequests
 from loopwright.errors import RunInterrupted
-from loopwright.training_state import check_settings, finish_resuming, put_state, take_state
+from loopwright.training_state import finish_resuming, put_state, take_state
 
 if TYPE_CHECKING:
     from loopwright.run_log import RunLog
@@ -33,6 +33,8 @@ class Keeper:
         self.requests = StopRequests()
         self.store: CheckpointStore | None = None
         """The checkpoints, while a run goes on."""
+        self.refuses_changes = False
+        """Whether a state of other settings is refused."""
         self.resumed: Mapping[str, Any] | None = None
         """The state that the run goes on from."""
         self.resumed_from: Path | None = None
@@ -152,23 +154,30 @@ class Keeper:
                 starts anew.
             allow_changes: Take other settings than those of the checkpoint.
         """
+        self.refuses_changes = not allow_changes
+        try:
+            state = self._restore(trainer, origin)
+        finally:
+            self.refuses_changes = False
+        if state is not None:
+            trainer.run_history._set_epoch(state["current_epoch"])
+
+    def _restore(
+        self, trainer: Trainer, origin: str | os.PathLike[str]
+    ) -> Mapping[str, Any] | None:
         if origin != "latest":
-            state: Mapping[str, Any] = trainer.load_training_state(origin)
             self.resumed_from = Path(origin)
-        elif self.run_dir is None:
+            return trainer.load_training_state(origin)
+        if self.run_dir is None:
             raise ValueError("resume='latest' needs the run's folder: give run_dir.")
-        else:
-            found = self._make_store(trainer).read_latest()
-            if found is None:
-                trainer.print(f"No checkpoint in {self.run_dir}: starting anew")
-                return
-            path, state = found
-            put_state(trainer, state)
-            self.resumed_from = path
-            trainer.print(f"Going on from {path}")
-        trainer.run_history._set_epoch(state["current_epoch"])
-        if not allow_changes and "settings" in state:
-            check_settings(trainer, state)
+        found = self._make_store(trainer).read_latest()
+        if found is None:
+            trainer.print(f"No checkpoint in {self.run_dir}: starting anew")
+            return None
+        self.resumed_from, state = found
+        put_state(trainer, state)
+        trainer.print(f"Going on from {self.resumed_from}")
+        return state
 
     def is_finished(self, trainer: Trainer) -> bool:
         """Whether the folder holds a run that is complete; its end is restored then."""

@@ -26,6 +26,9 @@ class Collected:
         Raises:
             ValueError: It has another structure than the ones before.
         """
+        if isinstance(output, torch.Tensor) and isinstance(self._template, _Leaf):
+            self._columns[0].add(output)  # the usual case, many times
+            return
         leaves: list[torch.Tensor] = []
         template = _flatten(output, leaves)
         if self._is_empty:
@@ -67,7 +70,7 @@ class _Column:
             self._parts = [self._whole[: self._filled], part]  # not one row for each sample
             self._whole = None
             return
-        self._whole[self._filled : end] = part
+        self._whole.narrow(0, self._filled, len(part)).copy_(part)
         self._filled = end
 
     def joined(self) -> torch.Tensor:

@@ -778,7 +778,7 @@ class Trainer:
             return self._streamed(loader)
         collected = Collected(loader.num_samples if isinstance(loader, TensorLoader) else None)
         # Freed buffers are not kept: giving them back would cost each call more than it gains.
-        with self._phase("predict"), closing(loader):
+        with self._phase("predict"), closing(loader), torch.no_grad():
             self.model.eval()
             for batch in self._feed.batches(self, loader):
                 collected.add(self._predict_batch(batch))
@@ -787,13 +787,14 @@ class Trainer:
     def _streamed(self, loader: EpochLoader) -> Iterator[Any]:
         with closing(loader):
             for batch in self._feed.batches(self, loader):
-                with self._phase("predict"):  # what happens between batches is the caller's
+                # What happens between batches is the caller's.
+                with self._phase("predict"), torch.no_grad():
                     self.model.eval()
                     output = self._predict_batch(batch)
                 yield output
 
     def _predict_batch(self, batch: Any) -> Any:
-        with torch.no_grad(), self.autocast():
+        with self.autocast():
             output = self.calculate_prediction(batch)
         return output if self.device.type == "cpu" else move_to_device(output, torch.device("cpu"))
 

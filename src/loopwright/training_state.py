@@ -76,7 +76,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def check_settings(trainer: Trainer, state: Mapping[str, Any]) -> None:
+def _check_settings(trainer: Trainer, state: Mapping[str, Any]) -> None:
     """Refuse to go on with other settings than those a state was saved with.
 
     Raises:
@@ -122,6 +122,8 @@ def put_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
             f"The saved run has seed {state['seed']} and this one seed {trainer._seed}, which is "
             "another order of data. Give the same seed, or none."
         )
+    if trainer._keeper.refuses_changes:
+        _check_settings(trainer, state)
     model = trainer.get_model(keep_torch_compile=False)
     check_fits(model, state["model"], "the saved model")
     check_fits(trainer.optimizer, state["optimizer"], "the saved optimizer")

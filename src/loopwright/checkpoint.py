@@ -48,7 +48,11 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Let a file or a folder reach the disk; Windows flushes no folders, and files for writers."""
+    is_windows = os.name == "nt"
+    if is_windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

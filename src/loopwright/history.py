@@ -168,7 +168,8 @@ class LossTracker:
 
 def history_state(history: RunHistory) -> dict[str, list[Any]]:
     """Return the metrics of any history, for `restore_history`."""
-    return {name: list(history.get_metric_values(name)) for name in history.get_metric_names()}
+    names = sorted(history.get_metric_names())  # a set has no order that two processes share
+    return {name: list(history.get_metric_values(name)) for name in names}
 
 
 def restore_history(history: RunHistory, metrics: dict[str, list[Any]], *, epoch: int) -> None:

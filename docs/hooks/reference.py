@@ -32,6 +32,8 @@ MODULES = (
     "loopwright.datasets",
     "loopwright.models",
     "loopwright.components",
+    "loopwright.checkpoint_policy",
+    "loopwright.memory",
     "loopwright.run_folder",
     "loopwright.report",
     "loopwright.seed",

@@ -240,3 +240,17 @@ def test_due_by_epochs(tmp_path: Path) -> None:
 def test_nothing_is_due_without_a_condition(tmp_path: Path) -> None:
     made = Made(tmp_path)
     assert not any(made.store.is_due(n) or made.store.is_due_after_epoch(n) for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("policy", "due"),
+    [
+        ({"keep_best": 1}, [1, 2, 3, 4]),
+        ({"keep_best": 1, "every_epochs": 2}, [2, 4]),
+        ({"keep_best": 1, "every_steps": 7}, [1, 2, 3, 4]),
+    ],
+)
+def test_what_may_be_best_is_saved(policy: dict[str, int], due: list[int], tmp_path: Path) -> None:
+    """Keeping the best would do nothing if no epoch's end were saved."""
+    made = Made(tmp_path, **policy)
+    assert [n for n in range(1, 5) if made.store.is_due_after_epoch(n)] == due

@@ -24,7 +24,8 @@ class CheckpointPolicy:
     """How many of the newest checkpoints stay."""
 
     keep_best: int = 0
-    """How many of the best checkpoints stay beside them."""
+    """How many of the best checkpoints stay beside them; saves after every epoch where
+    `every_epochs` does not say otherwise, since that is when the metric is known."""
 
     watch: str = "eval_loss_epoch"
     """The metric of the run history that says what is best; read after each epoch."""

@@ -82,7 +82,8 @@ class CheckpointStore:
 
     def is_due_after_epoch(self, epochs_done: int) -> bool:
         """Whether the policy asks for a save after this epoch."""
-        return bool(self.policy.every_epochs) and epochs_done % self.policy.every_epochs == 0  # type: ignore[operator]
+        every = self.policy.every_epochs or (1 if self.policy.keep_best else None)
+        return every is not None and epochs_done % every == 0
 
     def save(
         self, state: Mapping[str, Any], *, step: int, metric: float | None, wait: bool = False

@@ -27,8 +27,10 @@ from terminal import run_in_terminal
 PAIRS = [
     ("W1", "default", "fused", 25),
     ("W1", "loader", "loader", 15),
+    ("W1", "samples", "samples", 15),
     ("W2", "default", "fused", 9),
     ("W2", "loader", "loader", 9),
+    ("W2", "samples", "samples", 9),
     ("W3", "default", "fused", 25),
     ("E2", "default", "fused", 25),
     ("P2", "default", "fused", 25),

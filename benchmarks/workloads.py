@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 Kind = Literal["train", "predict", "evaluate"]
 
@@ -87,6 +87,21 @@ SPECS: dict[str, Spec] = {
 }  # fmt: skip
 
 
+class Samples(Dataset[tuple[Tensor, Tensor]]):
+    """A map-style dataset as a user writes it."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        """Returns the number of samples."""
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Returns one sample."""
+        return self.x[index], self.y[index]
+
+
 @dataclass(frozen=True)
 class Work:
     """One workload made ready: the data is in memory, models and optimizers are made on request."""
@@ -121,9 +136,13 @@ class Work:
         """Returns a new optimizer of the model's parameters, made as a user would make it."""
         return self.spec.optimizer(model.parameters(), **self.settings)
 
-    def train_loader(self) -> DataLoader[Any]:
-        """Returns the DataLoader that a user would make for the training data."""
-        data = TensorDataset(self.x, self.y)
+    def train_loader(self, variant: str = "loader") -> DataLoader[Any]:
+        """Returns the DataLoader that a user would make for the training data.
+
+        Args:
+            variant: "samples" for a dataset that makes its samples one by one.
+        """
+        data = (Samples if variant == "samples" else TensorDataset)(self.x, self.y)
         return DataLoader(data, batch_size=self.batch_size, shuffle=True, num_workers=0)
 
     def eval_loader(self) -> DataLoader[Any]:

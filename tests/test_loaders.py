@@ -19,7 +19,14 @@ from torch.utils.data import (
 )
 
 from loopwright.data import epoch_order
-from loopwright.loaders import MapLoader, TensorLoader, columns_of, make_loader
+from loopwright.loaders import (
+    MapLoader,
+    TensorLoader,
+    by_whole_batches,
+    columns_of,
+    make_loader,
+)
+from loopwright.seed import preserved_random_states
 
 
 def loader_of(dataset: Any, collate_fn: Any = None, seed: int = 3, **options: Any) -> Any:
@@ -374,3 +381,73 @@ def test_a_generator_of_the_user_decides_the_order() -> None:
     assert not torch.equal(found, X)
     assert sorted(found[:, 0].tolist()) == sorted(X[:, 0].tolist())
     assert len(ours) == len(theirs)
+
+
+# ------------------------------------------------------------- loaders that the user made
+
+
+def tables(num_rows: int = 11) -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(num_rows, 3, generator=generator)
+    return TensorDataset(x, torch.arange(num_rows))
+
+
+def user_loader(kind: str) -> DataLoader[Any]:
+    data = tables()
+    own = torch.Generator().manual_seed(5)
+    if kind == "own generator":
+        return DataLoader(data, 4, shuffle=True, generator=own)
+    if kind == "own sampler":
+        sampler = WeightedRandomSampler([1.0] * 11, 20, generator=own)
+        return DataLoader(data, 4, sampler=sampler)
+    if kind == "negative":
+        return DataLoader(data, 4, sampler=[-1, 3, -11, 0, 5])  # type: ignore[arg-type]
+    if kind == "subset":
+        return DataLoader(Subset(Subset(data, [9, 1, 2, -1, 4]), [4, 0, 2]), 2, shuffle=True)
+    return DataLoader(data, 4, shuffle=kind == "shuffled", drop_last=kind == "in order")
+
+
+@pytest.mark.parametrize(
+    "kind", ["shuffled", "in order", "own generator", "own sampler", "negative", "subset"]
+)
+def test_whole_batches_are_those_of_the_users_loader(kind: str) -> None:
+    with preserved_random_states():
+        torch.manual_seed(3)
+        expected = [list(user_loader(kind)) for _ in range(2)]
+        drawn = torch.rand(3)
+        torch.manual_seed(3)
+        loaders = [by_whole_batches(user_loader(kind)) for _ in range(2)]
+        actual = [list(loader) for loader in loaders]
+        assert torch.equal(torch.rand(3), drawn)
+    assert all(type(loader.dataset) is not TensorDataset for loader in loaders)
+    for left, right in zip(actual, expected, strict=True):
+        assert_same_batches(left, right)
+
+
+def test_whole_batches_show_what_the_user_writes_into_the_data() -> None:
+    loader: Any = DataLoader(tables(), 4)
+    batches = iter(by_whole_batches(loader))
+    next(batches)
+    loader.dataset.tensors[0].zero_()
+    assert torch.equal(next(batches)[0], torch.zeros(4, 3))
+
+
+class OwnDataLoader(DataLoader[Any]):
+    pass
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        OwnDataLoader(tables(), 4),
+        DataLoader(Doubled(*tables().tensors), 4),
+        DataLoader(tables(), 4, num_workers=2),
+        DataLoader(tables(), 4, collate_fn=lambda samples: samples),
+        DataLoader(TensorDataset(torch.zeros(3, 5).t(), torch.zeros(5)), 4),
+        DataLoader(tables(), batch_size=None),
+        [torch.zeros(2)],
+    ],
+    ids=["subclass", "own samples", "workers", "collate", "strides", "no batches", "list"],
+)
+def test_other_loaders_are_used_as_they_are(loader: Any) -> None:
+    assert by_whole_batches(loader) is loader

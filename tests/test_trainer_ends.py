@@ -300,8 +300,13 @@ class Remembering(Trainer):
         self.references: list[Any] = []
         super().__init__(*args, **kwargs)
 
-    def _batch_loss(self, batch: Any) -> dict[str, Any]:
-        output = super()._batch_loss(batch)
+    def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
+        return self._remember(batch, super().calculate_train_batch_loss(batch))
+
+    def calculate_eval_batch_loss(self, batch: Any) -> dict[str, Any]:
+        return self._remember(batch, super().calculate_eval_batch_loss(batch))
+
+    def _remember(self, batch: Any, output: dict[str, Any]) -> dict[str, Any]:
         alive = [batch[0], output["loss"], output["model_outputs"]]
         self.references += [weakref.ref(item) for item in alive]
         return output

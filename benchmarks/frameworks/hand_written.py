@@ -1,7 +1,8 @@
 """The loops that a person would write; the references of every ratio.
 
 `fused` takes whole batches by index with the workload's optimizer (``fused=True``), `unfused` is
-the same without that flag, `loader` goes over an ordinary DataLoader.
+the same without that flag, `loader` goes over an ordinary DataLoader of a TensorDataset, `samples`
+(in paired.py alone) over one of a dataset that makes its samples one by one.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class InMemory:
 class OverLoader(InMemory):
     """Training over the DataLoader that a user would make."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, variant: str = "loader") -> None:
         super().__init__(work)
-        self.loader = work.train_loader()
+        self.loader = work.train_loader(variant)
 
     def epoch(self) -> float:
         """Trains one epoch and returns the mean loss."""
@@ -79,7 +80,8 @@ def repeated(work: Work, kind: str, variant: str) -> Callable[[], Any]:
     """Returns what one lap runs: a function without arguments."""
     if kind == "predict":
         return predicting(work, variant)
-    run = OverLoader(work) if variant == "loader" else InMemory(work, fused=variant == "fused")
+    over_loader = variant in ("loader", "samples")
+    run = OverLoader(work, variant) if over_loader else InMemory(work, fused=variant == "fused")
     return run.epoch if kind == "train" else evaluating(work, run, variant)
 
 

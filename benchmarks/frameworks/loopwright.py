@@ -1,12 +1,13 @@
 """loopwright: `default` is the plain Trainer, bar and history on; `lean` has no callbacks.
 
-`loader` is `default` over a DataLoader that the user made.
+`loader` is `default` over a DataLoader that the user made, `samples` the same for paired.py.
 """
 
 from typing import Any
 
 from clock import Clock
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from workloads import Work
 
@@ -31,15 +32,15 @@ def make_trainer(work: Work, variant: str, *callbacks: TrainerCallback) -> Train
     """Returns the trainer of a variant."""
     model = work.model()
     defaults = () if variant == "lean" else DEFAULT_CALLBACKS
-    arguments = (model, nn.CrossEntropyLoss(), work.optimizer(model), (*defaults, *callbacks))
-    if variant != "loader":
+    arguments = (model, cross_entropy, work.optimizer(model), (*defaults, *callbacks))
+    if variant not in ("loader", "samples"):
         return Trainer(*arguments)
 
     class LoaderTrainer(Trainer):
         """A trainer over the user's own loaders."""
 
         def create_train_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
-            return work.train_loader()
+            return work.train_loader(variant)
 
         def create_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
             return work.eval_loader()

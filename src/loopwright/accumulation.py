@@ -31,6 +31,8 @@ class Accumulation:
 
     def __init__(self, num_micro_batches: int, epoch_length: int | None) -> None:
         self.size = self._full_size = num_micro_batches
+        self.is_needed = num_micro_batches > 1
+        """Whether an update takes more than one micro-batch."""
         self.completes_update = num_micro_batches == 1
         """Whether the micro-batch in work is the last of its update."""
         self._epoch_length = epoch_length

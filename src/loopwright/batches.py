@@ -14,10 +14,11 @@ def count_of(output: Mapping[str, Any]) -> Count:
     Raises:
         KeyError: The output holds neither `num_items_in_batch` nor `batch_size`.
     """
-    for key in ("num_items_in_batch", "batch_size"):
-        if output.get(key) is not None:
-            count: Count = output[key]
-            return count
+    count: Count | None = output.get("num_items_in_batch")
+    if count is None:
+        count = output.get("batch_size")
+    if count is not None:
+        return count
     raise KeyError(
         "calculate_..._batch_loss returned a dict without 'batch_size'; expected 'loss', "
         f"'model_outputs' and 'batch_size'. It has {', '.join(map(repr, output))}."

@@ -69,24 +69,20 @@ class TerminateOnNaNCallback(TrainerCallback):
         self._running_sum = LaggedValue()
 
     def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._check(trainer)
-
-    def on_eval_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._check(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._check_sums(trainer)
-
-    def on_eval_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._check_sums(trainer)
-
-    def _check(self, trainer: Trainer) -> None:
         for tracker in trainer.loss_trackers:
             loss = tracker.loss_value
             if isinstance(loss, torch.Tensor):
                 self._check_later(trainer)
             elif not math.isfinite(loss):
                 self._stop(trainer, loss)
+
+    on_eval_step_end = on_train_step_end
+
+    def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._check_sums(trainer)
+
+    def on_eval_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        self._check_sums(trainer)
 
     def _check_later(self, trainer: Trainer) -> None:
         if time.perf_counter() < self._next_read:
@@ -159,10 +155,13 @@ class ProgressBarCallback(TrainerCallback):
         self._open("eval", trainer.num_eval_batches)
 
     def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._count(trainer)
+        bar = self._bars[-1]
+        bar.count += 1
+        if time.perf_counter() >= bar.next_draw:
+            bar.note = self._note(trainer)
+            bar.draw()
 
-    def on_eval_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        self._count(trainer)
+    on_eval_step_end = on_train_step_end
 
     def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
         self._close(trainer)
@@ -180,13 +179,6 @@ class ProgressBarCallback(TrainerCallback):
     def _open(self, title: str, total: int | None) -> None:
         self._bars.append(ProgressBar(title, total))
         self._loss = LaggedValue()
-
-    def _count(self, trainer: Trainer) -> None:
-        bar = self._bars[-1]
-        bar.count += 1
-        if bar.is_due:
-            bar.note = self._note(trainer)
-            bar.draw()
 
     def _note(self, trainer: Trainer) -> str:
         tracker = trainer.loss_trackers[0]

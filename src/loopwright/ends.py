@@ -59,16 +59,12 @@ class StopRequests:
             for number in ours:
                 signal.signal(number, before[number])
 
-    def next(self, batches: Iterator[Any], end: Any, *, leaves_at_once: bool) -> Any:
-        """Return the next batch, or `end`.
+    def next(self, batches: Iterator[Any], end: Any) -> Any:
+        """Return the next batch, or `end` when there are no more.
 
-        Args:
-            batches: The iterator.
-            end: What to return when it has no more.
-            leaves_at_once: Whether a signal may raise `StopRequested` while it makes the batch.
+        Raises:
+            StopRequested: A signal came, before or while the batch was made.
         """
-        if not leaves_at_once:
-            return next(batches, end)
         try:
             self._leaves_at_once = True
             if self.signal is not None:

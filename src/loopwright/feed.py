@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from loopwright.device import copied_ahead, move_to_device
 from loopwright.errors import CheckpointError
-from loopwright.loaders import EpochLoader, IterableLoader, TensorLoader, innermost
+from loopwright.loaders import (
+    EpochLoader,
+    IterableLoader,
+    TensorLoader,
+    by_whole_batches,
+    innermost,
+)
 from loopwright.positions import ReplayedLoader
 
 if TYPE_CHECKING:
@@ -29,11 +35,14 @@ class Feed:
         """Give the batches that are left of this epoch, and measure the wait for them."""
         batches = self.batches(trainer, loader, start=trainer.progress.micro_batch)
         inner, keeper = innermost(loader), trainer._keeper
-        can_drop = isinstance(inner, EpochLoader) and not _keeps_position(inner)
+        is_kept = keeper.store is not None
+        can_drop = is_kept and isinstance(inner, EpochLoader) and not _keeps_position(inner)
         while True:
             waiting_since = time.perf_counter()
-            leaves = can_drop and keeper.store is not None and not trainer._accumulation.is_open
-            batch = keeper.requests.next(batches, _END, leaves_at_once=leaves)
+            if can_drop and not trainer._accumulation.is_open:
+                batch = keeper.requests.next(batches, _END)
+            else:
+                batch = next(batches, _END)
             if batch is _END:
                 return
             trainer.seconds_waiting += time.perf_counter() - waiting_since
@@ -55,7 +64,7 @@ class Feed:
                 _enter_stream(trainer, inner)
             batches = iter(inner)
         elif start is None:
-            batches = iter(inner)
+            batches = iter(by_whole_batches(inner))
         else:
             batches = self._enter(trainer, inner, start)
         if inner is not loader:

@@ -140,12 +140,17 @@ class LossTracker:
             loss_batch_value: A float or a scalar tensor of any device.
             batch_size: How many samples or items the loss is a mean over.
         """
-        self.loss_value = loss_batch_value
         if isinstance(loss_batch_value, torch.Tensor):
+            self.loss_value = loss_batch_value
             self._add_on_device(loss_batch_value, batch_size)
         else:
-            self.total_loss += loss_batch_value * batch_size
-            self.running_count += batch_size
+            self.add(loss_batch_value, batch_size)
+
+    def add(self, loss: float, count: int | torch.Tensor) -> None:
+        """Add the mean loss of a batch, a number on the host."""
+        self.loss_value = loss
+        self.total_loss += loss * count
+        self.running_count += count
 
     def _add_on_device(self, loss: torch.Tensor, count: int | torch.Tensor) -> None:
         if not isinstance(self.total_loss, torch.Tensor):

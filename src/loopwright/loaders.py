@@ -294,6 +294,46 @@ def _tuple_columns(data: Iterable[Any]) -> Columns | None:
     return Columns(tensors, None, is_single=False)
 
 
+class _WholeBatches:
+    """The rows of columns in memory, a batch of them by one call."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return self._columns.num_rows
+
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        rows = _rows(indices, self._columns.num_rows)
+        if self._columns.rows is not None:
+            rows = self._columns.rows[rows]
+        return [column.index_select(0, rows) for column in self._columns.tensors]
+
+
+def by_whole_batches(loader: Any) -> Any:
+    """Return a loader of the same batches that takes rows of tensors in memory by index.
+
+    That is for a `DataLoader` over a `TensorDataset` (or a `Subset` of one) that has no workers and
+    collates as torch does: its own batch sampler and generator decide the order, and samples are
+    not made one by one. Any other loader is returned as it is.
+    """
+    if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler:
+        return loader
+    if loader.num_workers or loader.pin_memory or loader.collate_fn is not default_collate:
+        return loader
+    columns = columns_of(loader.dataset)
+    if columns is None or columns.is_single:
+        return loader
+    if not all(column.is_contiguous() for column in columns.tensors):
+        return loader  # stacked samples have other strides than gathered rows
+    return DataLoader(
+        _WholeBatches(columns),  # type: ignore[arg-type]  # what a Dataset has is all that is asked
+        batch_sampler=loader.batch_sampler,
+        collate_fn=_as_made,
+        generator=loader.generator,
+    )
+
+
 class BatchKey(list[int]):
     """The indices of a batch, with the seed for what the dataset draws while it is made."""
 

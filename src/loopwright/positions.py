@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from loopwright.loaders import by_whole_batches
 from loopwright.seed import random_states, restore_random_states
 
 
@@ -42,7 +43,7 @@ class ReplayedLoader:
         """
         if not num_used or position is None:
             self._before = {"random": random_states(), "generators": _generator_states(self.loader)}
-            return iter(self.loader)
+            return iter(by_whole_batches(self.loader))
         if self._keeps_position:
             self.loader.load_state_dict(position["loader"])
             return iter(self.loader)
@@ -55,7 +56,7 @@ class ReplayedLoader:
         for generator, state in zip(_generators(self.loader), before["generators"], strict=True):
             generator.set_state(state)
         self._before = before
-        batches: Iterator[Any] = iter(self.loader)
+        batches: Iterator[Any] = iter(by_whole_batches(self.loader))
         for _ in islice(batches, num_used):
             pass
         restore_random_states(now)

@@ -25,17 +25,13 @@ class ProgressBar:
         self._stream = stream or sys.stderr
         self._redraws = self._stream.isatty() or _is_in_notebook(self._stream)
         self._begin = time.perf_counter()
-        self._next_draw = self._begin if self._redraws else float("inf")
+        self.next_draw = self._begin if self._redraws else float("inf")
+        """When to draw again, on the clock of `time.perf_counter`."""
         self._drawn = 0
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to draw again."""
-        return time.perf_counter() >= self._next_draw
 
     def draw(self) -> None:
         """Draw the bar over the one drawn before."""
-        self._next_draw = time.perf_counter() + _SECONDS_BETWEEN_DRAWS
+        self.next_draw = time.perf_counter() + _SECONDS_BETWEEN_DRAWS
         line = self._line()
         self._stream.write("\r" + line.ljust(self._drawn))
         self._stream.flush()
@@ -49,7 +45,7 @@ class ProgressBar:
         else:
             self._stream.write(self._line() + "\n")
         self._stream.flush()
-        self._next_draw = float("inf")
+        self.next_draw = float("inf")
 
     def _line(self) -> str:
         seconds = time.perf_counter() - self._begin

@@ -287,7 +287,15 @@ class Trainer:
         something else, such as tokens, `num_items_in_batch` is its count (an int or a tensor)
         and takes the place of the batch size in every weight and mean.
         """
-        return self._batch_loss(batch)
+        inputs, targets = batch[0], batch[1]
+        outputs = self.model(inputs)
+        if self.loss_func is None:
+            raise ValueError(
+                "The trainer has no loss_func. Give it one, or override calculate_train_batch_loss "
+                "and calculate_eval_batch_loss."
+            )
+        loss = self.loss_func(outputs, targets)
+        return {"loss": loss, "model_outputs": outputs, "batch_size": targets.size(0)}
 
     def backward_step(self, loss: torch.Tensor) -> None:
         """Add the gradients of a loss that is weighed for accumulation already.
@@ -306,20 +314,25 @@ class Trainer:
     def optimizer_step(self) -> None:
         """Update the parameters; runs in the micro-batch that completes an update."""
         scaler = self._scalers.get(self._turn)
-        if scaler is None:
+        if self._turn is None and scaler is None:
+            self.optimizer.step()
+        elif scaler is None:
             self._in_turn(self.optimizer).step()
         else:
             scaler.step(self._in_turn(self.optimizer))
 
     def scheduler_step(self) -> None:
         """Step the scheduler, if there is one; runs after each update."""
+        if self.scheduler is None:
+            return
         scheduler = self._in_turn(self.scheduler)
         if scheduler is not None:
             scheduler.step()
 
     def optimizer_zero_grad(self) -> None:
         """Drop the gradients; runs after each update."""
-        self._in_turn(self.optimizer).zero_grad()
+        optimizer = self.optimizer if self._turn is None else self._in_turn(self.optimizer)
+        optimizer.zero_grad()
 
     def train_epoch_end(self) -> None:
         """Runs after the last update of an epoch, before its loss is recorded."""
@@ -330,7 +343,7 @@ class Trainer:
 
     def calculate_eval_batch_loss(self, batch: Any) -> dict[str, Any]:
         """Return what `calculate_train_batch_loss` returns; it is called without gradients."""
-        return self._batch_loss(batch)
+        return Trainer.calculate_train_batch_loss(self, batch)
 
     def eval_epoch_end(self) -> None:
         """Runs after the last batch of an evaluation, before its loss is recorded."""
@@ -352,17 +365,6 @@ class Trainer:
     def calculate_prediction(self, batch: Any) -> Any:
         """Return the model's output for a batch of `predict`; targets in it are ignored."""
         return self.model(batch[0] if isinstance(batch, (list, tuple)) else batch)
-
-    def _batch_loss(self, batch: Any) -> dict[str, Any]:
-        inputs, targets = batch[0], batch[1]
-        outputs = self.model(inputs)
-        if self.loss_func is None:
-            raise ValueError(
-                "The trainer has no loss_func. Give it one, or override calculate_train_batch_loss "
-                "and calculate_eval_batch_loss."
-            )
-        loss = self.loss_func(outputs, targets)
-        return {"loss": loss, "model_outputs": outputs, "batch_size": targets.size(0)}
 
     # ------------------------------------------------------------------------- training
 
@@ -521,8 +523,11 @@ class Trainer:
         self._micro_batch, self._num_items, self._reported = batch, None, False
         self._updated.clear()
         self.callback_handler.call_event("on_train_step_start", self)
-        with self.autocast():
+        if self.precision == "fp32":
             output = self.train_step(batch)
+        else:
+            with self.autocast():
+                output = self.train_step(batch)
         if not self._reported:
             self._report_train_step(batch, output)
         if accumulation.completes_update:
@@ -563,21 +568,31 @@ class Trainer:
             num_items: The count that `loss` is a mean over; by default the batch's.
             retain_graph: Keep the graph for another `update` from the same outputs.
         """
-        self._check_turn(name)
-        count = self._items_in_micro_batch() if num_items is None else num_items
-        if name is not None:
-            self._track(self._named_losses.setdefault(name, LossTracker()), loss, count)
+        if self._accumulation.is_needed or name is not None or None not in self._optimizer_names:
+            self._check_turn(name)
+            count = self._items_in_micro_batch() if num_items is None else num_items
+            if name is not None:
+                self._track(self._named_losses.setdefault(name, LossTracker()), loss, count)
+            loss = self._accumulation.weigh(loss, count, name)
         self._turn, self._retain_graph = name, retain_graph
         self._updated.add(name)
-        with nullcontext() if self.precision == "fp32" else self._without_autocast():
-            self.backward_step(self._accumulation.weigh(loss, count, name))
-            if self._accumulation.completes_update:
-                self._complete_update()
+        if self.precision == "fp32":
+            self._run_backward(loss)
+        else:
+            with self._without_autocast():
+                self._run_backward(loss)
+
+    def _run_backward(self, loss: torch.Tensor) -> None:
+        """Run backward, and complete the update where this is its last micro-batch."""
+        self.backward_step(loss)
+        if self._accumulation.completes_update:
+            self._complete_update()
 
     def _complete_update(self) -> None:
         """Update the parameters of the optimizer in turn from its gradients."""
         config, scaler = self.run_config, self._scalers.get(self._turn)
-        self._accumulation.correct(self._parameters_in_turn(), self._turn)
+        if self._accumulation.is_needed:
+            self._accumulation.correct(self._parameters_in_turn(), self._turn)
         if config and (config.gradient_clip_value or config.gradient_clip_norm):
             if scaler is not None:
                 scaler.unscale_(self._in_turn(self.optimizer))
@@ -1162,24 +1177,20 @@ class Trainer:
     def _report_train_step(self, batch: Any, output: Any) -> None:
         """Record the loss of a micro-batch and tell the callbacks."""
         self._reported = True
+        progress = self.progress
+        progress.samples += batch_size_of(output, batch)
         if isinstance(output, dict) and "loss" in output:
             self._num_items = count_of(output)
             self._track(self._loss_tracker, output["loss"], self._num_items)
-        self.progress.samples += batch_size_of(output, batch)
-        self.callback_handler.call_event(
-            "on_train_step_end",
-            self,
-            batch=batch,
-            batch_output=output,
-            step=self.progress.micro_batch,
-        )
+        for listener in self.callback_handler.listeners("on_train_step_end"):
+            listener(self, batch=batch, batch_output=output, step=progress.micro_batch)
 
     def _track(self, tracker: LossTracker, loss: torch.Tensor | float, count: Count) -> None:
         """Add a loss to a mean: on a CPU as a number, elsewhere without reading the device."""
         if not isinstance(loss, torch.Tensor):
             tracker.update(loss, count)
         elif self._reads_losses_per_step:
-            tracker.update(loss.item() if loss.ndim == 0 else loss.mean().item(), int(count))
+            tracker.add(loss.item() if loss.ndim == 0 else loss.mean().item(), int(count))
         else:
             tracker.update(loss.detach().mean() if loss.ndim else loss.detach(), count)
 

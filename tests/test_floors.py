@@ -67,9 +67,12 @@ FLOORS = {
     "datasets/": 4,
     "ema.py": 4,
     "finetuning.py": 4,
+    "loop_callbacks/": 4,
+    "loop_schedulers/": 4,
     "models/": 4,
     "problems.py": 4,
     "registry.py": 4,
+    "tracking/": 4,
     # 5: faces
     "__init__.py": 5,
     "__main__.py": 5,
@@ -80,6 +83,7 @@ FLOORS = {
     "experiment_parts.py": 5,
     "notebook.py": 5,
     "resuming.py": 5,
+    "trainloop/": 5,
 }
 CORE = {"numpy", "safetensors", "torch"}
 # Modules of ours that a file may import inside a function, where they are seldom needed and would

@@ -1,4 +1,4 @@
-"""The migration page: every old name has a new one that can be imported."""
+"""The migration pages: every old name has a new one that can be imported."""
 
 import importlib
 import re
@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "migrating" / "pytorch-accelerated.md"
-NAMES = re.findall(
-    r"^\| `(pytorch_accelerated\.[\w.]+)` \| `(loopwright[\w.]*)` \|$", PAGE.read_text(), re.M
-)
+PAGES = Path(__file__).parents[1] / "docs" / "migrating"
+
+
+def names_in(page: str, library: str) -> list[tuple[str, str]]:
+    row = rf"^\| `({library}\.[\w.]+)` \| `(loopwright[\w.]*)` \|$"
+    return re.findall(row, (PAGES / page).read_text(), re.M)
+
+
+NAMES = names_in("pytorch-accelerated.md", "pytorch_accelerated")
+AITOOLBOX = names_in("aitoolbox.md", "aitoolbox")
 
 
 def test_the_page_lists_all_that_the_library_ships():
@@ -63,7 +69,11 @@ def test_the_page_lists_all_that_the_library_ships():
     assert set(shipped) <= listed
 
 
-@pytest.mark.parametrize(("old", "new"), NAMES)
+def test_the_aitoolbox_page_is_read():
+    assert len(AITOOLBOX) > 20
+
+
+@pytest.mark.parametrize(("old", "new"), NAMES + AITOOLBOX)
 def test_new_name_can_be_imported(old, new):
     try:
         importlib.import_module(new)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from loopwright.trainer import Trainer as Trainer
     from loopwright.trainer import TrainerPlaceholderValues as TrainerPlaceholderValues
     from loopwright.trainer import TrainerWithTimmScheduler as TrainerWithTimmScheduler
+    from loopwright.trainloop import TrainLoop as TrainLoop
+    from loopwright.trainloop import TTBasicModel as TTBasicModel
+    from loopwright.trainloop import TTModel as TTModel
 
 __version__ = "0.1.0"
 
@@ -32,6 +35,9 @@ _HOMES = {
     "LoopwrightError": "errors",
     "RunHistory": "history",
     "StopTrainingError": "events",
+    "TTBasicModel": "trainloop",
+    "TTModel": "trainloop",
+    "TrainLoop": "trainloop",
     "Trainer": "trainer",
     "TrainerCallback": "events",
     "TrainerPlaceholderValues": "trainer",
@@ -49,6 +55,9 @@ __all__ = [
     "LoopwrightError",
     "RunHistory",
     "StopTrainingError",
+    "TTBasicModel",
+    "TTModel",
+    "TrainLoop",
     "Trainer",
     "TrainerCallback",
     "TrainerPlaceholderValues",

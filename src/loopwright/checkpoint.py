@@ -144,6 +144,19 @@ def take_snapshot(state: Mapping[str, Any], buffers: Buffers | None = None) -> S
     return Snapshot(json.dumps(tree).encode(), encoder.parts)
 
 
+def read_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the tree of a snapshot; its tensors are those of the snapshot.
+
+    Raises:
+        CheckpointError: It is no snapshot.
+    """
+    try:
+        tree = json.loads(snapshot.tree)
+        return {key: _decode(value, snapshot.parts) for key, value in tree.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"The saved state cannot be read: {error}.") from None
+
+
 def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Write a tree, as `take_snapshot` takes it, to a folder.
 

@@ -42,7 +42,7 @@ class ReplayedLoader:
             position: What `position` returned then; None at the start of an epoch.
         """
         if not num_used or position is None:
-            self._before = {"random": random_states(), "generators": _generator_states(self.loader)}
+            self._before = {"random": random_states(), "generators": generator_states(self.loader)}
             return iter(by_whole_batches(self.loader))
         if self._keeps_position:
             self.loader.load_state_dict(position["loader"])
@@ -53,8 +53,7 @@ class ReplayedLoader:
         self._tell(f"Making {num_used} batches of your loader again to stand where the run stopped")
         now = random_states()
         restore_random_states(before["random"])
-        for generator, state in zip(_generators(self.loader), before["generators"], strict=True):
-            generator.set_state(state)
+        set_generator_states(self.loader, before["generators"])
         self._before = before
         batches: Iterator[Any] = iter(by_whole_batches(self.loader))
         for _ in islice(batches, num_used):
@@ -73,5 +72,12 @@ def _generators(loader: Any) -> list[torch.Generator]:
     return list(unique.values())
 
 
-def _generator_states(loader: Any) -> list[torch.Tensor]:
+def generator_states(loader: Any) -> list[torch.Tensor]:
+    """Return the states of the generators that a loader and its samplers own."""
     return [generator.get_state() for generator in _generators(loader)]
+
+
+def set_generator_states(loader: Any, states: list[torch.Tensor]) -> None:
+    """Put those generators into states that `generator_states` returned."""
+    for generator, state in zip(_generators(loader), states, strict=True):
+        generator.set_state(state)

@@ -1167,12 +1167,12 @@ class Trainer:
         assert self.run_config is not None
         progress = self.progress
         progress.phase, progress.epoch = "train", self.run_history.current_epoch
-        steps = self.run_config.gradient_accumulation_steps
-        self._accumulation = Accumulation(steps, self.num_train_batches)
         if not self._resumes_inside_epoch:
             progress.epoch_step = progress.micro_batch = 0
             self._loss_tracker, self._named_losses = LossTracker(), {}
         self._resumes_inside_epoch = False
+        steps = self.run_config.gradient_accumulation_steps
+        self._accumulation = Accumulation(steps, self.num_train_batches)
 
     def _report_train_step(self, batch: Any, output: Any) -> None:
         """Record the loss of a micro-batch and tell the callbacks."""

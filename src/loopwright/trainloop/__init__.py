@@ -1,0 +1,43 @@
+"""TrainLoops: keep a plain PyTorch script, and get the tracked experiment."""
+
+from loopwright.trainloop.callbacks_handler import CallbacksHandler
+from loopwright.trainloop.datasets import BasicDataset, ListDataset
+from loopwright.trainloop.model import (
+    AbstractModelFeedDefinition,
+    ModelWrap,
+    MultiGPUModelWrap,
+    TTBasicModel,
+    TTBasicMultiGPUModel,
+    TTModel,
+)
+from loopwright.trainloop.multi_loss import MultiLoss, MultiOptimizer
+from loopwright.trainloop.parallel import TTDataParallel
+from loopwright.trainloop.predictions import (
+    ModelPredictionStore,
+    append_concat_predictions,
+    append_predictions,
+    keep_list_transf,
+    torch_cat_transf,
+)
+from loopwright.trainloop.train_loop import TrainLoop
+
+__all__ = [
+    "AbstractModelFeedDefinition",
+    "BasicDataset",
+    "CallbacksHandler",
+    "ListDataset",
+    "ModelPredictionStore",
+    "ModelWrap",
+    "MultiGPUModelWrap",
+    "MultiLoss",
+    "MultiOptimizer",
+    "TTBasicModel",
+    "TTBasicMultiGPUModel",
+    "TTDataParallel",
+    "TTModel",
+    "TrainLoop",
+    "append_concat_predictions",
+    "append_predictions",
+    "keep_list_transf",
+    "torch_cat_transf",
+]

@@ -1,0 +1,330 @@
+"""The Trainer inside a TrainLoop: the steps ask the model for its loss, the hooks call the loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from loopwright.default_callbacks import ProgressBarCallback
+from loopwright.events import TrainerCallback
+from loopwright.history import LossTracker
+from loopwright.positions import generator_states, set_generator_states
+from loopwright.trainer import Trainer
+from loopwright.training_state import put_state
+from loopwright.trainloop.multi_loss import MultiLoss, MultiOptimizer
+from loopwright.trainloop.parallel import mean_of_parts
+
+if TYPE_CHECKING:
+    from loopwright.accumulation import Count
+    from loopwright.trainloop.train_loop import TrainLoop
+
+Losses = torch.Tensor | MultiLoss
+"""A mean loss over samples, or one for each of several losses: float64, on the CPU."""
+
+
+class LoopTrainer(Trainer):
+    """Trains what a TrainLoop holds, over its own loaders.
+
+    Args:
+        loop: The loop.
+        device: Where.
+        scaler_options: Arguments of the gradient scaler for mixed precision in fp16; None for
+            training in the model's own precision.
+    """
+
+    def __init__(
+        self, loop: TrainLoop, device: torch.device, scaler_options: dict[str, Any] | None
+    ) -> None:
+        self.loop = loop
+        self.scaler_options = scaler_options
+        self.evaluated: Losses = torch.zeros(())
+        self.optimizers = _by_name(loop.optimizer)
+        super().__init__(
+            loop.model,
+            loop.criterion,
+            self.optimizers,
+            [ProgressBarCallback(), LoopState(loop)],
+            device=device,
+            precision="fp32" if scaler_options is None else "fp16",
+        )
+
+    # ------------------------------------------------------------------------- set-up
+
+    def create_train_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the loop's own loader."""
+        return self.loop.train_loader
+
+    def get_model(self, keep_torch_compile: bool = True) -> Any:
+        """Return the model without the wrapper for several GPUs."""
+        model = super().get_model(keep_torch_compile)
+        return model.module if isinstance(model, nn.DataParallel) else model
+
+    def load_training_state(self, input_dir: str | os.PathLike[str]) -> dict[str, Any]:
+        """Restore the state that the loop goes on from."""
+        state = self.loop.continues_from
+        assert state is not None
+        put_state(self, state)
+        return state
+
+    def _create_scalers(self) -> dict[str | None, torch.amp.GradScaler]:
+        if self.scaler_options is None:
+            return {}
+        names = self.optimizers if isinstance(self.optimizers, dict) else (None,)
+        make = torch.amp.GradScaler
+        return {name: make(self.device.type, **self.scaler_options) for name in names}
+
+    def _prepare_model_and_optimizer(self) -> None:
+        """Move what is a module or an optimizer of torch; anything else is used as it is."""
+        self.model = self.loop.model
+        if hasattr(self.loop.criterion, "to"):
+            self.loop.criterion = self.loop.criterion.to(self.device)
+        self.model.to(self.device)
+        for optimizer in self.optimizer_list:
+            if isinstance(optimizer, torch.optim.Optimizer) and self.device.type != "cpu":
+                optimizer.load_state_dict(optimizer.state_dict())  # moves to where parameters are
+
+    @property
+    def _has_several(self) -> bool:
+        return isinstance(self.optimizers, dict)
+
+    @property
+    def optimizer_list(self) -> list[Any]:
+        """The optimizers, in order."""
+        return list(self.optimizers.values()) if self._has_several else [self.optimizers]
+
+    @property
+    def completes_update(self) -> bool:
+        """Whether the micro-batch in work, or the one before, completes an update."""
+        return self._accumulation.completes_update
+
+    # ------------------------------------------------------------- how long a run is
+
+    @property
+    def num_train_batches(self) -> int | None:
+        """Batches in this epoch; None when unknown."""
+        length, loop = super().num_train_batches, self.loop
+        if not loop.num_iterations:
+            return length
+        before_epoch = loop.total_iteration_idx + 1 - self.progress.micro_batch
+        left = loop.num_iterations - before_epoch
+        return left if length is None else min(length, left)
+
+    def _should_train_an_epoch(self) -> bool:
+        loop = self.loop
+        if loop.early_stop or self._reached_max_steps():
+            return False
+        return bool(loop.num_iterations) or self.run_history.current_epoch <= loop.num_epochs
+
+    def _reached_max_steps(self) -> bool:
+        limit = self.loop.num_iterations
+        return bool(limit) and self.loop.total_iteration_idx + 1 >= limit
+
+    # ---------------------------------------------------------------------- training
+
+    def training_run_start(self) -> None:
+        """Tell the loop's callbacks."""
+        self.loop.callbacks_handler.execute("on_train_begin")
+
+    def train_epoch_start(self) -> None:
+        """Count the epoch, and tell the loop's callbacks."""
+        super().train_epoch_start()
+        self.loop.begin_epoch(self.run_history.current_epoch - 1)
+
+    def _run_train_step(self, batch: Any) -> None:
+        loop, execute = self.loop, self.loop.callbacks_handler.execute
+        loop.iteration = self.progress.micro_batch
+        loop.total_iteration_idx += 1
+        execute("on_batch_begin")
+        super()._run_train_step(batch)
+        execute("on_batch_end")
+
+    def train_step(self, batch: Any) -> dict[str, Any]:
+        """Ask the model for its loss, and update the optimizer of each."""
+        loss, size = self._loss("get_loss", batch)
+        logged = loss.detach()
+        self.loop.loss_batch_accum.append(logged)
+        output = {"loss": _total(logged), "batch_size": size}
+        self._report_train_step(batch, output)
+        if isinstance(loss, MultiLoss) or self._has_several:
+            self._update_each(loss)
+        else:
+            self.update(loss)
+        return output
+
+    def _update_each(self, loss: Any) -> None:
+        if not isinstance(loss, MultiLoss) or len(loss) != len(self.optimizer_list):
+            raise ValueError(
+                f"get_loss returned {_count(loss, 'loss')}, and the loop has "
+                f"{_count(self.loop.optimizer, 'optimizer')}. A MultiLoss and a MultiOptimizer go "
+                "together, with as many of each."
+            )
+        last = len(loss) - 1
+        for position, index in enumerate(sorted(loss.optimizer_loss_map)):
+            self.update(
+                loss[loss.optimizer_loss_map[index]],
+                str(index),
+                retain_graph=loss.retain_graph_until_last and position < last,
+            )
+
+    def backward_step(self, loss: Any) -> None:
+        """Run backward; a loss that is no tensor has a method for it."""
+        if isinstance(loss, torch.Tensor):
+            super().backward_step(loss)
+        elif self._retain_graph:
+            loss.backward(retain_graph=True)
+        else:
+            loss.backward()
+
+    def optimizer_step(self) -> None:
+        """Step the optimizer, between the callbacks for gradients."""
+        if not self.loop.grad_cb_used:
+            super().optimizer_step()
+            return
+        execute = self.loop.callbacks_handler.execute
+        execute("on_after_gradient_update", int(self._turn or 0))
+        super().optimizer_step()
+        execute("on_after_optimizer_step")
+
+    def training_run_epoch_end(self) -> None:
+        """Let the loop evaluate, and tell its callbacks."""
+        self.loop.end_epoch(self._train_losses())
+
+    def training_run_end(self) -> None:
+        """Let the loop test, and tell its callbacks."""
+        self.loop.end_training()
+
+    def _train_losses(self) -> Losses:
+        """Return the means of the epoch that was just trained."""
+        latest = self.run_history.get_latest_metric
+        if not self._has_several:
+            return _tensor(latest("train_loss_epoch"))
+        names = self.loop.loss_batch_accum[-1].optimizer_loss_map
+        return MultiLoss(
+            {name: _tensor(latest(f"train_{i}_loss_epoch")) for i, name in sorted(names.items())}
+        )
+
+    def _track(self, tracker: LossTracker, loss: Any, count: Count) -> None:
+        number = loss if isinstance(loss, (torch.Tensor, float, int)) else loss.detach()
+        super()._track(tracker, number, count)
+
+    def _parameters_in_turn(self) -> Iterator[torch.Tensor]:
+        if hasattr(self._in_turn(self.optimizer), "param_groups"):
+            return super()._parameters_in_turn()
+        return iter(self.model.parameters())
+
+    # ------------------------------------------------------------ evaluation, prediction
+
+    def mean_losses(self, loader: Any) -> Losses:
+        """Return the mean losses over the samples of a loader; weights and modes stay."""
+        self._prepare_model_and_optimizer()
+        self._eval_dataloader = loader  # for what shows its length
+        try:
+            self._run_eval_epoch(loader)
+        finally:
+            self._eval_dataloader = None
+        self.run_history.delete_metric("eval_loss_epoch")
+        return self.evaluated
+
+    def calculate_eval_batch_loss(self, batch: Any) -> dict[str, Any]:
+        """Ask the model for its loss in evaluation."""
+        loss, size = self._loss("get_loss_eval", batch)
+        loss = loss.detach()
+        if isinstance(loss, MultiLoss):
+            for name, each in loss.items():
+                self._track(self._named_losses.setdefault(name, LossTracker()), each, size)
+        return {"loss": _total(loss), "batch_size": size}
+
+    def eval_epoch_end(self) -> None:
+        """Keep the means, which the loop asks for."""
+        if not self._loss_tracker.running_count:
+            raise ValueError("The loader gave no batches, so there is no loss to evaluate.")
+        named = {name: _tensor(each.average) for name, each in self._named_losses.items()}
+        self.evaluated = MultiLoss(named) if named else _tensor(self._loss_tracker.average)
+
+    def batch_predictions(
+        self, loader: Any, on_batch: Callable[..., None] | None
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """Give predictions, targets and metadata of each batch; weights and modes stay.
+
+        Args:
+            loader: The loader.
+            on_batch: Called with each of them.
+        """
+        self._prepare_model_and_optimizer()
+        with self._phase("predict"), torch.no_grad():
+            self.model.eval()
+            for batch in self._feed.batches(self, loader):
+                with self.autocast():
+                    output = self.loop.ask("get_predictions", batch, self.device)
+                if on_batch is not None:
+                    on_batch(*output)
+                yield output
+
+    def _loss(self, method: str, batch: Any) -> tuple[Any, int]:
+        """Return the loss of a batch, and the samples that it is a mean over."""
+        loss = self.loop.ask(method, batch, self.loop.criterion, self.device)
+        size = self.loop.batch_size(batch)
+        return mean_of_parts(loss, size) if isinstance(loss, torch.Tensor) else loss, size
+
+
+class LoopState(TrainerCallback):
+    """Keeps what a TrainLoop has beside its Trainer in the state that a run goes on from."""
+
+    def __init__(self, loop: TrainLoop) -> None:
+        self.loop = loop
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return history, counters, callbacks' states and the loaders' generators."""
+        loop = self.loop
+        return {
+            "history": {name: list(values) for name, values in loop.train_history.items()},
+            "total_iteration_idx": loop.total_iteration_idx,
+            "epoch": loop.epoch,
+            "early_stop": loop.early_stop,
+            "callbacks": [[name, each.state_dict()] for name, each in loop.callbacks_with_state()],
+            "generators": [generator_states(loader) for loader in loop.loaders],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it; a callback that was not there then starts anew."""
+        loop = self.loop
+        loop.train_history.wrap_pre_prepared_history(
+            {name: list(values) for name, values in state["history"].items()}
+        )
+        loop.total_iteration_idx, loop.epoch = state["total_iteration_idx"], state["epoch"]
+        loop.early_stop = state["early_stop"]
+        saved = list(state["callbacks"])
+        for name, callback in loop.callbacks_with_state():
+            found = next((item for item in saved if item[0] == name), None)
+            if found is None:
+                print(f"{name} has no saved state, and starts anew")
+                continue
+            saved.remove(found)
+            callback.load_state_dict(found[1])
+        for loader, generators in zip(loop.loaders, state["generators"], strict=True):
+            set_generator_states(loader, generators)
+
+
+def _by_name(optimizer: Any) -> Any:
+    """Return the optimizers of a MultiOptimizer by their indices, as a Trainer takes them."""
+    if not isinstance(optimizer, MultiOptimizer):
+        return optimizer
+    return {str(index): each for index, each in enumerate(optimizer.optimizer_list)}
+
+
+def _count(several: Any, what: str) -> str:
+    if isinstance(several, (MultiLoss, MultiOptimizer)):
+        return f"a {type(several).__name__} of {len(several)}"
+    return f"one {what}"
+
+
+def _total(loss: Any) -> Any:
+    return sum(loss.values()) if isinstance(loss, MultiLoss) else loss
+
+
+def _tensor(mean: float) -> torch.Tensor:
+    return torch.tensor(mean, dtype=torch.float64)

@@ -72,6 +72,7 @@ FLOORS = {
     "models/": 4,
     "problems.py": 4,
     "registry.py": 4,
+    "results/": 4,
     "tracking/": 4,
     # 5: faces
     "__init__.py": 5,

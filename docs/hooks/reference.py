@@ -36,6 +36,7 @@ MODULES = (
     "loopwright.datasets",
     "loopwright.models",
     "loopwright.components",
+    "loopwright.results",
     "loopwright.checkpoint_policy",
     "loopwright.memory",
     "loopwright.run_folder",

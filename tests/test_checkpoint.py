@@ -100,6 +100,17 @@ def test_a_state_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
+def test_a_state_is_there_when_its_replacement_was_cut_short(tmp_path: Path) -> None:
+    """Killed between its two renames, which leave nothing under the name for a moment."""
+    folder = tmp_path / "state [1]"
+    write_state(folder, {"a": 1})
+    os.rename(folder, tmp_path / ".state [1].replaced-99999")
+    assert read_state(folder) == {"a": 1}
+    write_state(folder, {"a": 2})
+    assert read_state(folder) == {"a": 2}
+    assert os.listdir(tmp_path) == ["state [1]"]
+
+
 @pytest.mark.parametrize("name", ["state.json", "weights.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_damage_is_told_by_the_name_of_the_file(name: str, damage: str, tmp_path: Path) -> None:

@@ -90,6 +90,19 @@ def test_a_damaged_latest_is_told_and_passed_over(tmp_path: Path) -> None:
     assert "step-00000002" in made.said[1]
 
 
+def test_all_of_them_damaged_is_no_new_start(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    made.save(1, 2)
+    for name in ("step-00000001", "step-00000002"):
+        (tmp_path / name / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"Every checkpoint in .* is damaged \(2 of 2\)"):
+        made.store.read_latest()
+    assert [line.partition(":")[0] for line in made.said] == [
+        "Passing over a damaged checkpoint"
+    ] * 2
+    assert len(os.listdir(tmp_path)) == 2
+
+
 def test_without_any_there_is_no_latest(tmp_path: Path) -> None:
     made = Made(tmp_path / "none")
     assert made.store.read_latest() is None
@@ -141,6 +154,28 @@ def test_a_failed_save_is_told_and_the_next_one_succeeds(
     made.save(3)
     assert made.steps() == [1, 3]
     assert len(made.said) == 1
+
+
+def test_a_failed_save_ends_the_run_where_the_policy_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made(tmp_path, stop_when_save_fails=True)
+    made.save(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_store, "write_snapshot", refuse)
+        for step in (2, 3):
+            made.store.save({"a": 1}, step=step, metric=None)
+            made.store._join()
+            with pytest.raises(OSError, match=f"step-0000000{step} could not be written"):
+                made.store.stop_if_failed()
+        made.store.save({"a": 1}, step=4, metric=None)
+        with pytest.raises(OSError, match="step-00000004 could not be written"):
+            made.store.save({"a": 1}, step=5, metric=None)
+        made.store.save({"a": 1}, step=6, metric=None)
+        made.store._join()
+    made.save(7)  # the last save of a run is tried whatever happened before
+    assert made.steps() == [1, 7]
+    assert "step-00000006 could not be written" in made.said[0]
 
 
 def test_a_save_that_is_waited_for_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

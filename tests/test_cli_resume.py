@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,13 +264,21 @@ def test_nothing_to_resume_starts_anew_in_a_new_folder(
     assert len(list(Path("runs").iterdir())) == 2
 
 
+def damage(folder: str) -> None:
+    for path in Path(folder).glob("checkpoints/*/manifest.json"):
+        path.unlink()
+
+
 def test_a_run_without_a_checkpoint_starts_anew_in_its_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert short(monkeypatch, "--folder", "mine", "--seed", 1) == 0
     unfinish("mine")
-    for path in Path("mine").glob("checkpoints/*/manifest.json"):
-        path.unlink()
+    damage("mine")
+    assert short(monkeypatch, "--folder", "mine", "--seed", 1, "--resume") == 2
+    assert "Every checkpoint in mine/checkpoints is damaged" in capsys.readouterr().err
+    assert "seed: 1" in read_run("mine").config
+    shutil.rmtree("mine/checkpoints")
     assert short(monkeypatch, "--folder", "mine", "--seed", 2, "--resume") == 0
     assert "starting anew" in capsys.readouterr().out
     run = read_run("mine")

@@ -58,6 +58,20 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_so(number: int, tmp_path: Pa
     assert same(weights(again), weights(train(tiny_trainer())))
 
 
+class AskAtTheEnd(TrainerCallback):
+    def on_training_run_end(self, trainer: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_after_the_last_epoch_lets_the_run_finish_and_is_told(tmp_path: Path) -> None:
+    trainer = tiny_trainer(callbacks=[AskAtTheEnd], run_dir=tmp_path / "run")
+    with pytest.raises(RunInterrupted, match="step-00000009"):
+        train(trainer)
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "finished"
+    again = train(tiny_trainer(run_dir=tmp_path / "run"), resume="latest")
+    assert same(weights(again), weights(train(tiny_trainer())))
+
+
 def test_sigint_is_a_keyboard_interrupt(tmp_path: Path) -> None:
     trainer = tiny_trainer(callbacks=[Ask(2, signal.SIGINT)], run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt, match="step-00000002"):
@@ -193,6 +207,44 @@ def test_callbacks_with_a_state_go_on(tmp_path: Path) -> None:
     interrupted(tmp_path / "next", *made("next"))
     with pytest.raises(CheckpointError, match="callbacks"):
         train(tiny_trainer(run_dir=tmp_path / "next"), resume="latest")
+
+
+class Counts(TrainerCallback):
+    """Counts steps, from a number of its own on."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def on_train_step_end(self, trainer: Any, **kwargs: Any) -> None:
+        self.count += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+def test_callbacks_of_one_name_keep_their_own_states(tmp_path: Path) -> None:
+    other = type("Counts", (Counts,), {})  # as of another module
+    interrupted(tmp_path / "run", Counts(0), other(100))
+    first, second = Counts(0), other(0)
+    train(tiny_trainer(callbacks=[first, second], run_dir=tmp_path / "run"), resume="latest")
+    assert (first.count, second.count) == (9, 109)
+    interrupted(tmp_path / "next", Counts(0), other(100))
+    with pytest.raises(
+        CheckpointError, match=r"\['Counts', 'Counts 2'\], and here is \['Counts'\]"
+    ):
+        train(tiny_trainer(callbacks=[Counts(0)], run_dir=tmp_path / "next"), resume="latest")
+
+
+def test_damaged_checkpoints_are_no_reason_to_start_anew(tmp_path: Path) -> None:
+    interrupted(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "step-00000005" / "state.json").write_text("{}")
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    with pytest.raises(CheckpointError, match="Every checkpoint in"):
+        train(tiny_trainer(run_dir=tmp_path / "run"), resume="latest")
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == log
 
 
 class StopInEvaluation(TrainerCallback):

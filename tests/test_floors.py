@@ -49,6 +49,7 @@ FLOORS = {
     "placeholders.py": 2,
     "report.py": 2,
     "run_folder.py": 2,
+    "run_lock.py": 2,
     "run_log.py": 2,
     "run_record.py": 2,
     "schedulers/": 2,
@@ -89,7 +90,7 @@ FLOORS = {
 CORE = {"numpy", "safetensors", "torch"}
 # Modules of ours that a file may import inside a function, where they are seldom needed and would
 # take `from loopwright import Trainer` past 5 % of `import torch`.
-DEFERRED = {"keeper.py": {"loopwright.run_log"}}
+DEFERRED = {"keeper.py": {"loopwright.run_lock", "loopwright.run_log"}}
 FACES = 5
 
 

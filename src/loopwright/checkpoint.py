@@ -5,6 +5,7 @@ written aside, flushed to disk and renamed.
 """
 
 import base64
+import glob
 import hashlib
 import json
 import os
@@ -180,7 +181,7 @@ def write_snapshot(
     aside = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir()
+        aside.mkdir(mode=0o700)
         (aside / _TREE).write_bytes(snapshot.tree)
         for part, tensors in snapshot.parts.items():
             save_file(tensors, aside / f"{part}.safetensors")
@@ -217,7 +218,19 @@ def _put_in_place(aside: Path, folder: Path) -> None:
             os.rename(replaced, folder)
         raise
     _flush(folder.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    for earlier in _replaced(folder):
+        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _replaced(folder: Path) -> list[Path]:
+    """Return what stood under the name of a folder, from replacements that were cut short too."""
+    return list(folder.parent.glob(f".{glob.escape(folder.name)}.replaced-*"))
+
+
+def _place_of(folder: str | os.PathLike[str]) -> Path:
+    """Return where a state lies: aside, if the process was killed while it replaced the state."""
+    folder = Path(folder)
+    return folder if folder.exists() else next(iter(_replaced(folder)), folder)
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -226,7 +239,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: There is none, or it is of another format.
     """
-    path = Path(folder) / _MANIFEST
+    path = _place_of(folder) / _MANIFEST
     try:
         manifest = json.loads(_bounded(path, _LARGEST_MANIFEST))
         found, files = manifest["format"], dict(manifest["files"])
@@ -249,7 +262,7 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: A file is missing or is not what was written; the message names it.
     """
-    folder = Path(folder)
+    folder = _place_of(folder)
     files = read_manifest(folder)["files"]
     for name in (_TREE, *sorted(files)):
         _verify(folder, name, files.get(name))

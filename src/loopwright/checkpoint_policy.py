@@ -33,6 +33,10 @@ class CheckpointPolicy:
     greater_is_better: bool = False
     """Whether larger values of it are better."""
 
+    stop_when_save_fails: bool = False
+    """Whether the run ends with the error when a checkpoint cannot be written, as on a full disk,
+    at the next step at the latest; else that is told, and training goes on."""
+
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_minutes", "every_epochs"):
             value = getattr(self, name)

@@ -97,8 +97,12 @@ class CheckpointStore:
             wait: Return when it is on disk, rather than when it is copied.
 
         Raises:
-            OSError: The state cannot be written (with `wait`); an earlier checkpoint stays.
+            OSError: The state cannot be written (with `wait`), or the one before could not be and
+                the policy says to stop; earlier checkpoints stay.
         """
+        self._join()
+        if not wait:
+            self.stop_if_failed()
         self.wait()
         path = self.folder / f"step-{step:08d}"
         snapshot = take_snapshot(state, self._buffers)
@@ -114,13 +118,22 @@ class CheckpointStore:
         return path
 
     def wait(self) -> None:
-        """Wait until nothing is being written; tell of a save that failed."""
+        """Wait until nothing is being written, and tell of a save that failed."""
+        self._join()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self._tell(f"A checkpoint could not be saved, training goes on: {failure}")
+
+    def stop_if_failed(self) -> None:
+        """Raise the error of a save that failed, where the policy says to stop."""
+        if self._failure is not None and self.policy.stop_when_save_fails:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _join(self) -> None:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            self._tell(f"A checkpoint could not be saved, training goes on: {failure}")
 
     def _write_quietly(self, *arguments: Any) -> None:
         try:
@@ -153,20 +166,22 @@ class CheckpointStore:
             if saved.path not in kept and saved.path.resolve() != self._protected:
                 _remove(saved.path)
 
+    def folders(self) -> tuple[Path, ...]:
+        """Return the folders of checkpoints, damaged ones too, oldest first."""
+        found = (path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
+        return tuple(sorted(found, key=lambda path: int(path.name[5:])))
+
     def list(self) -> list[Saved]:
         """Return the checkpoints in the folder that have a manifest, oldest first."""
         found = []
-        for path in sorted(self.folder.glob("step-*")):
-            match = _NAME.fullmatch(path.name)
-            if match is None:
-                continue
+        for path in self.folders():
             try:
                 metric = read_manifest(path).get("metric")
             except CheckpointError:
                 continue
             is_known = isinstance(metric, (int, float)) and not math.isnan(metric)
-            found.append(Saved(path, int(match[1]), metric if is_known else None))
-        return sorted(found, key=lambda saved: saved.step)
+            found.append(Saved(path, int(path.name[5:]), metric if is_known else None))
+        return found
 
     def best(self) -> Saved | None:
         """Return the checkpoint with the best watched metric."""
@@ -180,14 +195,23 @@ class CheckpointStore:
         return best
 
     def read_latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Return the newest checkpoint that is whole; damaged ones are told and passed over."""
+        """Return the newest checkpoint that is whole; damaged ones are told and passed over.
+
+        Raises:
+            CheckpointError: There are checkpoints, and all of them are damaged.
+        """
         self.sweep()
-        folders = (path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
-        for path in sorted(folders, key=lambda path: int(path.name[5:]), reverse=True):
+        folders = self.folders()
+        for path in reversed(folders):
             try:
                 return path, self.read(path)
             except CheckpointError as error:
                 self._tell(f"Passing over a damaged checkpoint: {error}")
+        if folders:
+            raise CheckpointError(
+                f"Every checkpoint in {self.folder} is damaged ({len(folders)} of {len(folders)}). "
+                "Put a whole one there from a copy, or remove the folder to start anew."
+            )
         return None
 
     def read(self, path: Path) -> dict[str, Any]:

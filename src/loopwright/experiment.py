@@ -4,7 +4,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +41,7 @@ from loopwright.placeholders import replace_trainer_placeholder_values
 from loopwright.problems import Problem
 from loopwright.resuming import EarlierRun, differences, find_run, refuse_changes
 from loopwright.run_folder import RunFolder, new_run_path, read_run
+from loopwright.run_lock import locked
 from loopwright.seed import preserved_random_states, set_seed
 from loopwright.trainer import Trainer
 
@@ -183,13 +184,17 @@ class Experiment:
             self.run_folder = earlier.path
             return self._collect(earlier.path, clock)
         threads = _cpu_threads(self.spec.run.threads)
-        with preserved_random_states(), threads, clock.stage("total"):
+        with preserved_random_states(), threads, clock.stage("total"), ExitStack() as held:
+            if earlier is not None:
+                held.enter_context(locked(earlier.path))
             set_seed(_seed_of(self.spec))
             parts, problems = make_parts(self.spec)
             raise_problems(problems, self._source)
             data = self._prepare_data(parts, clock)
             raise_problems(self._fit_problems(parts, data), self._source)
-            folder = self._open_folder(earlier)
+            path = self._folder_path(earlier)
+            held.enter_context(locked(path))
+            folder = self._open_folder(path, earlier)
             place_files(parts, folder.path)
             begun = _Begun(folder, self._values_to_store() if changes else None)
             trainer = self._make_trainer(parts, folder, [begun, *callbacks])
@@ -286,14 +291,17 @@ class Experiment:
             return first_line(error)
         return None
 
-    def _open_folder(self, earlier: EarlierRun | None) -> RunFolder:
+    def _folder_path(self, earlier: EarlierRun | None) -> Path:
+        if earlier is not None:
+            return earlier.path
         given = self.spec.run.folder
-        if earlier is None:
-            folder = RunFolder(given if given else new_run_path(_RUNS_FOLDER, self.name))
-        elif earlier.has_checkpoint:
-            folder = RunFolder.reopen(earlier.path)
+        return Path(given) if given else new_run_path(_RUNS_FOLDER, self.name)
+
+    def _open_folder(self, path: Path, earlier: EarlierRun | None) -> RunFolder:
+        if earlier is not None and earlier.has_checkpoint:
+            folder = RunFolder.reopen(path)
         else:
-            folder = RunFolder(earlier.path, resume=True)
+            folder = RunFolder(path, resume=earlier is not None)
         if earlier is None or not earlier.has_checkpoint:
             folder.write_config(self._values_to_store())
         self.run_folder = folder.path

@@ -134,6 +134,7 @@ class CheckpointSpec(Spec):
     keep_best: int = Field(default=CheckpointPolicy.keep_best, ge=0)
     watch: str = Field(default=CheckpointPolicy.watch, min_length=1)
     greater_is_better: bool = CheckpointPolicy.greater_is_better
+    stop_when_save_fails: bool = CheckpointPolicy.stop_when_save_fails
 
     def policy(self) -> CheckpointPolicy:
         """Return what the trainer takes."""

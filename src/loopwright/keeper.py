@@ -42,6 +42,21 @@ class Keeper:
         self._log: RunLog | None = None
 
     @contextmanager
+    def locked(self, trainer: Trainer) -> Iterator[None]:
+        """Let no other process use the folder meanwhile.
+
+        Raises:
+            RunFolderError: Another one does.
+        """
+        if self.run_dir is None:
+            yield
+            return
+        from loopwright.run_lock import locked
+
+        with locked(self.run_dir, trainer.print):
+            yield
+
+    @contextmanager
     def keeping(self, trainer: Trainer, *, resumes: bool) -> Iterator[None]:
         """Log a run and let it save: while it goes on, when a signal ends it, and at its end.
 
@@ -72,6 +87,9 @@ class Keeper:
             except OSError as failure:  # a full disk, which may be what ended the run
                 error.add_note(f"The end could not be noted in the run's folder: {failure}")
             raise
+        else:
+            if self.requests.signal is not None:  # it came when nothing was left to train
+                raise self._interruption(path)
         finally:
             self.store.wait()
             self.store = None
@@ -119,6 +137,7 @@ class Keeper:
         if self.store is None or trainer._accumulation.is_open:
             return
         self.leave_if_asked()
+        self.store.stop_if_failed()
         if self.store.is_due(trainer.progress.step):
             self._save(trainer)
 

@@ -111,7 +111,7 @@ def _look_into(path: Path) -> EarlierRun | None:
     if not is_run_folder(path):
         return None
     store = CheckpointStore(path / CHECKPOINTS_FOLDER, CheckpointPolicy(), print)
-    return EarlierRun(read_run(path), bool(store.list()))
+    return EarlierRun(read_run(path), bool(store.folders()))
 
 
 @dataclass(frozen=True)

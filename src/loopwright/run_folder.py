@@ -18,6 +18,7 @@ from loopwright.run_record import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
     ENVIRONMENT_FILE,
+    LOCK_FILE,
     METRICS_FILE,
     RESULTS_FILE,
     STATUS_FILE,
@@ -51,7 +52,7 @@ class RunFolder:
         self.path = Path(path)
         self._status: dict[str, Any] = {"status": "prepared", "epoch": 0, "step": 0}
         self._status_written = 0.0
-        _make_folder(self.path)
+        make_folder(self.path)
         _refuse_if_taken(self.path, resume=resume)
         self._write_status()
 
@@ -224,7 +225,12 @@ def _yaml_scalar(value: Any) -> str:
     return json.dumps(value)
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a run's folder, its owner's alone to read, where there is none.
+
+    Raises:
+        RunFolderError: it cannot be made, or not be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -236,9 +242,14 @@ def _make_folder(path: Path) -> None:
         raise _not_writable(path, "permission denied")
 
 
+def is_empty(path: Path) -> bool:
+    """Whether nothing is in a folder but the file of its lock."""
+    return all(each.name == LOCK_FILE for each in path.iterdir())
+
+
 def _refuse_if_taken(path: Path, *, resume: bool) -> None:
     if not is_run_folder(path):
-        if any(path.iterdir()):
+        if not is_empty(path):
             raise RunFolderError(
                 f"{path} is not empty and holds no run. Name a folder that is empty or new."
             )

@@ -16,6 +16,7 @@ STATUS_FILE = "status.json"
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
+LOCK_FILE = ".lock"
 CHECKPOINTS_FOLDER = "checkpoints"
 
 

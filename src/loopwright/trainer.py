@@ -418,6 +418,7 @@ class Trainer:
             RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended a run with a folder, after saving;
                 for SIGINT it is KeyboardInterrupt.
             CheckpointError: What is resumed is damaged, or does not fit.
+            RunFolderError: Another process trains in the run's folder, or it cannot be used.
             TypeError: `create_scheduler_fn` is a scheduler rather than a function that makes one.
             ValueError: A number is out of its range, or there is no data.
         """
@@ -459,10 +460,11 @@ class Trainer:
         self._begin_run(num_epochs, max_num_train_steps)
         if resume == "latest" and self._keeper.is_finished(self):
             return
-        if resume is not None:
-            self._keeper.resume(self, resume, allow_changes=allow_changes)
-        with self._running(), self._keeper.keeping(self, resumes=resume is not None):
-            self._run_training()
+        with self._keeper.locked(self):
+            if resume is not None:
+                self._keeper.resume(self, resume, allow_changes=allow_changes)
+            with self._running(), self._keeper.keeping(self, resumes=resume is not None):
+                self._run_training()
 
     def _run_training(self) -> None:
         """Run the planned epochs, from the first event of the run to the last."""

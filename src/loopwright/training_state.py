@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def take_state(trainer: Trainer) -> dict[str, Any]:
         "named_losses": list(trainer._named_losses),
         "loader": trainer._feed.position(trainer),
         "callbacks": {
-            type(each).__name__: each.state_dict() for each in _with_state(trainer.callback_handler)
+            name: each.state_dict() for name, each in _with_state(trainer.callback_handler).items()
         },
         "settings": settings_of(trainer),
         "random": random_states(),
@@ -95,8 +96,16 @@ def _check_settings(trainer: Trainer, state: Mapping[str, Any]) -> None:
         )
 
 
-def _with_state(callbacks: Iterable[Any]) -> list[Any]:
-    return [each for each in callbacks if hasattr(each, "state_dict")]
+def _with_state(callbacks: Iterable[Any]) -> dict[str, Any]:
+    """Return the callbacks that have a state by the name of their class; a second is `Name 2`."""
+    named: dict[str, Any] = {}
+    counts: Counter[str] = Counter()
+    for each in callbacks:
+        if hasattr(each, "state_dict"):
+            name = type(each).__name__
+            counts[name] += 1
+            named[name if counts[name] == 1 else f"{name} {counts[name]}"] = each
+    return named
 
 
 def _position(progress: Progress) -> Progress:
@@ -157,7 +166,7 @@ def finish_resuming(trainer: Trainer, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: The state has other callbacks than the trainer.
     """
-    here = {type(each).__name__: each for each in _with_state(trainer.callback_handler)}
+    here = _with_state(trainer.callback_handler)
     check_fits(here, state["callbacks"], "the saved callbacks")
     for name, callback in here.items():
         callback.load_state_dict(state["callbacks"][name])

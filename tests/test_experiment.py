@@ -239,6 +239,36 @@ def test_every_embedded_data_set_trains(name: str, schedule: str) -> None:
     assert results["steps"] >= 1
 
 
+def test_rate_and_momentum_follow_declared_functions() -> None:
+    """L-89 to L-93: by name; the accuracy is that of the validation part."""
+    spec = iris()
+    training = spec["model"]["training"]
+    training["optimizer"] = {"type": "sgd", "lr": 1.0, "momentum": 0.9}
+    training["schedule"] = {"type": "decay_when_accuracy", "initial_lr": 0.25}
+    training["momentum_schedule"] = {"type": "triangular_momentum", "stepsize": "6 * NUM_EPOCHS"}
+    watch = Watch()
+    Experiment.from_dict(spec).train([watch])
+    (group,) = watch.trainer.optimizer.param_groups
+    assert group["lr"] <= 0.25
+    assert group["momentum"] == pytest.approx(1e-3, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("key", "schedule", "message"),
+    [
+        ("schedule", {"type": "triangular", "stepsise": 3}, "stepsize"),
+        ("schedule", {"type": "triangular", "stepsize": 0}, "stepsize=0"),
+        ("schedule", "triangular_momentum", "momentum_schedule"),
+        ("momentum_schedule", "cosine", "CosineLrScheduler schedules the learning rate"),
+    ],
+)
+def test_schedules_are_checked_before_the_run(key: str, schedule: Any, message: str) -> None:
+    spec = iris()
+    spec["model"]["training"][key] = schedule
+    with pytest.raises(ProblemsError, match=f"(?s)model.training.{key}.*{message}"):
+        Experiment.from_dict(spec).train()
+
+
 def test_declared_callbacks_run() -> None:
     spec = iris(callbacks=[{"type": "early_stopping", "early_stopping_threshold": 1e6}])
     spec["model"]["training"]["epochs"] = 50

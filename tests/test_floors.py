@@ -71,6 +71,7 @@ FLOORS = {
     "loop_callbacks/": 4,
     "loop_schedulers/": 4,
     "models/": 4,
+    "plots.py": 4,
     "problems.py": 4,
     "registry.py": 4,
     "results/": 4,

@@ -24,6 +24,7 @@ MODULES = (
     "loopwright.run_config",
     "loopwright.placeholders",
     "loopwright.schedulers",
+    "loopwright.plots",
     "loopwright.data",
     "loopwright.ema",
     "loopwright.finetuning",

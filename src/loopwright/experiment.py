@@ -3,7 +3,7 @@
 import secrets
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from loopwright.callbacks import MetricsCallback
 from loopwright.components.optimizers import build_optimizer
@@ -26,6 +27,7 @@ from loopwright.errors import CheckpointError, ConfigurationError, LoopwrightErr
 from loopwright.events import TrainerCallback
 from loopwright.experiment_config import (
     ExperimentSpec,
+    TrainingSpec,
     find_value,
     raise_problems,
     schema_problems,
@@ -37,17 +39,21 @@ from loopwright.experiment_parts import (
     part_problems,
     place_files,
 )
+from loopwright.history import InMemoryRunHistory
 from loopwright.placeholders import replace_trainer_placeholder_values
 from loopwright.problems import Problem
 from loopwright.resuming import EarlierRun, differences, find_run, refuse_changes
 from loopwright.run_folder import RunFolder, new_run_path, read_run
 from loopwright.run_lock import locked
+from loopwright.schedulers import all_of
 from loopwright.seed import preserved_random_states, set_seed
 from loopwright.trainer import Trainer
 
 __all__ = ["DivergedError", "Experiment"]
 
 _RUNS_FOLDER = "runs"
+_SCHEDULED = {"schedule": "lr", "momentum_schedule": "momentum"}
+"""What each key of `model.training` schedules."""
 
 
 class DivergedError(LoopwrightError, ArithmeticError):
@@ -259,14 +265,16 @@ class Experiment:
         if error := _try_batch(parts.model, parts.loss, data["train"]):
             message = f"a batch of the data does not go through model and loss: {error}"
             problems.append(Problem(path=("model",), message=message))
-        training = self.spec.model.training
-        if training.schedule and (error := self._try_schedule(len(data["train"][0]))):
-            problems.append(Problem(path=("model", "training", "schedule"), message=error))
+        for key, field in _SCHEDULED.items():
+            if error := self._try_schedule(key, field, len(data["train"][0])):
+                problems.append(Problem(path=("model", "training", key), message=error))
         return problems
 
-    def _try_schedule(self, num_samples: int) -> str | None:
+    def _try_schedule(self, key: str, field: str, num_samples: int) -> str | None:
         training = self.spec.model.training
-        assert training.schedule is not None
+        schedule = getattr(training, key)
+        if schedule is None:
+            return None
         batches = -(-num_samples // training.batch_size)
         steps = -(-batches // training.gradient_accumulation_steps)
         config = SimpleNamespace(
@@ -278,14 +286,15 @@ class Experiment:
             run_config=config,
             _train_dataloader=range(batches),
             _eval_dataloader=range(1),
+            run_history=InMemoryRunHistory(),
         )
         optimizer = build_optimizer(
             training.optimizer.type,
             training.optimizer.arguments,
             [nn.Parameter(torch.zeros(1, 1))],
         )
-        create = build_schedule(training.schedule.type, training.schedule.arguments)
         try:
+            create = build_schedule(schedule.type, schedule.arguments, field=field)
             replace_trainer_placeholder_values(run, create)(optimizer)
         except (ValueError, TypeError, KeyError) as error:
             return first_line(error)
@@ -336,7 +345,6 @@ class Experiment:
         self, trainer: Trainer, data: _Data, earlier: EarlierRun | None, *, allow_changes: bool
     ) -> None:
         training = self.spec.model.training
-        schedule = training.schedule
         trainer.train(
             data["train"],
             training.epochs,
@@ -346,9 +354,7 @@ class Experiment:
             gradient_accumulation_steps=training.gradient_accumulation_steps,
             gradient_clip_value=training.gradient_clip_value,
             gradient_clip_norm=training.gradient_clip_norm,
-            create_scheduler_fn=build_schedule(schedule.type, schedule.arguments)
-            if schedule
-            else None,
+            create_scheduler_fn=_schedules(training),
             resume=None if earlier is None else "latest",
             allow_changes=allow_changes,
         )
@@ -401,6 +407,17 @@ def _explaining_misfits(begun: _Begun) -> Iterator[None]:
         if begun.happened:
             raise
         raise ConfigurationError(str(error)) from error
+
+
+def _schedules(training: TrainingSpec) -> Callable[[Optimizer], Any] | None:
+    """Return what makes the declared schedules for the optimizer; None without any."""
+    declared = {field: getattr(training, key) for key, field in _SCHEDULED.items()}
+    made = [
+        build_schedule(part.type, part.arguments, field=field)
+        for field, part in declared.items()
+        if part is not None
+    ]
+    return made[0] if len(made) == 1 else all_of(*made) if made else None
 
 
 def _log_evaluation(folder: RunFolder, trainer: Trainer) -> None:

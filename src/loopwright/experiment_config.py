@@ -95,6 +95,8 @@ class TrainingSpec(Spec):
     optimizer: Component = ComponentSpec(type="adam")
     schedule: Component | None = None
     """Learning rate over the run; steps once per update."""
+    momentum_schedule: Component | None = None
+    """Momentum over the run, likewise."""
     loss: Component | None = None
     """By default cross_entropy for classes and mean_squared_error for numbers."""
     metrics: tuple[Component, ...] | None = None
@@ -221,6 +223,7 @@ _COMPONENTS = (
     ("model", ("model", "model")),
     ("optimizer", ("model", "training", "optimizer")),
     ("schedule", ("model", "training", "schedule")),
+    ("schedule", ("model", "training", "momentum_schedule")),
     ("loss", ("model", "training", "loss")),
 )
 _COMPONENT_LISTS = (

@@ -72,6 +72,15 @@ class PlaceholderExpression(_Arithmetic):
         return f"({self.left} {self.operation} {self.right})"
 
 
+class RunHistoryPlaceholder(Enum):
+    """Stands for the history of the run that a scheduler is made for."""
+
+    RUN_HISTORY = "the trainer's run history"
+
+
+RUN_HISTORY: Any = RunHistoryPlaceholder.RUN_HISTORY
+"""Replaced, like a number's placeholder, by the `run_history` of the trainer."""
+
 Operand = float | TrainerPlaceholderValues | PlaceholderExpression
 """A number, or what will be one when the run starts (`float` stands for integers too)."""
 
@@ -96,6 +105,8 @@ def replace_trainer_placeholder_values(trainer: Any, instance: Any) -> Any:
 def _replace(trainer: Any, value: Any) -> Any:
     if isinstance(value, TrainerPlaceholderValues | PlaceholderExpression):
         return _evaluate(trainer, value)
+    if value is RUN_HISTORY:
+        return trainer.run_history
     if isinstance(value, partial):
         args = [_replace(trainer, item) for item in value.args]
         keywords = {name: _replace(trainer, item) for name, item in value.keywords.items()}

@@ -1175,6 +1175,9 @@ class Trainer:
         self._resumes_inside_epoch = False
         steps = self.run_config.gradient_accumulation_steps
         self._accumulation = Accumulation(steps, self.num_train_batches)
+        for scheduler in optimizers_in(self.scheduler):
+            if hasattr(scheduler, "begin_epoch"):
+                scheduler.begin_epoch()
 
     def _report_train_step(self, batch: Any, output: Any) -> None:
         """Record the loss of a micro-batch and tell the callbacks."""

@@ -1,5 +1,7 @@
 """Tests of preprocessors, optimizers, losses, schedules and metrics by name."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,11 @@ from loopwright.components.optimizers import build_optimizer, optimizers
 from loopwright.components.preprocessors import Divide, StandardScaler
 from loopwright.components.schedules import build_schedule, read_placeholder, schedules
 from loopwright.datasets import Array, ClassLabel
-from loopwright.placeholders import TrainerPlaceholderValues
+from loopwright.history import InMemoryRunHistory
+from loopwright.placeholders import (
+    TrainerPlaceholderValues,
+    replace_trainer_placeholder_values,
+)
 
 
 def parameters() -> list[nn.Parameter]:
@@ -95,10 +101,14 @@ def test_schedules_that_need_no_argument_or_few_can_be_made() -> None:
         "exponential": {"gamma": 0.9},
         "multi_step": {"milestones": [2]},
         "step": {"step_size": 2},
+        "epoch_set": {"schedule": {0: 0.1}},
     }
+    run = SimpleNamespace(run_history=InMemoryRunHistory())
     for name in schedules.names():
         optimizer = build_optimizer("sgd", {"momentum": 0.9}, parameters())
-        scheduler = build_schedule(name, needed.get(name, {}))(optimizer)
+        field = "momentum" if name == "triangular_momentum" else "lr"
+        create = build_schedule(name, needed.get(name, {}), field=field)
+        scheduler = replace_trainer_placeholder_values(run, create)(optimizer)
         optimizer.step()
         scheduler.step()
 

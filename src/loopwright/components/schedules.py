@@ -8,9 +8,16 @@ from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 
-from loopwright.placeholders import TrainerPlaceholderValues
+from loopwright.history import RunHistory
+from loopwright.placeholders import RUN_HISTORY, TrainerPlaceholderValues
 from loopwright.registry import Registry
-from loopwright.schedulers import CosineLrScheduler, WSDLrScheduler
+from loopwright.schedulers import (
+    CosineLrScheduler,
+    FunctionScheduler,
+    ScheduleFunction,
+    WSDLrScheduler,
+    functions,
+)
 
 _EPOCHS = TrainerPlaceholderValues.NUM_EPOCHS
 _STEPS_PER_EPOCH = TrainerPlaceholderValues.NUM_UPDATE_STEPS_PER_EPOCH
@@ -32,6 +39,40 @@ class Schedule:
         if self.instead is not None and self.instead in given:
             return given
         return dict(self.lengths) | given
+
+    def create(
+        self, arguments: Mapping[str, Any], *, field: str = "lr"
+    ) -> Callable[[Optimizer], Any]:
+        """Return what the trainer takes as `create_scheduler_fn`.
+
+        Raises:
+            ValueError: the schedule is for the learning rate alone.
+        """
+        if field != "lr":
+            known = [n for n in schedules if isinstance(schedules.get(n), FunctionSchedule)]
+            raise ValueError(
+                f"{self.scheduler.__name__} schedules the learning rate, not {field}. Choose one "
+                f"of {', '.join(known)}."
+            )
+        return partial(self.scheduler, **self.fill(arguments))
+
+
+class FunctionSchedule(Schedule):
+    """Is a class of schedule functions, which serve for momentum as for the learning rate."""
+
+    def create(
+        self, arguments: Mapping[str, Any], *, field: str = "lr"
+    ) -> Callable[[Optimizer], Any]:
+        if field == "lr" and self.scheduler is functions.TriangularMomentum:
+            raise ValueError("triangular_momentum is for momentum: name it in momentum_schedule.")
+        make = partial(self.scheduler, **self.fill(arguments))
+        return partial(_apply_function, make, field, RUN_HISTORY)
+
+
+def _apply_function(
+    make: Callable[[], ScheduleFunction], field: str, history: RunHistory, optimizer: Optimizer
+) -> FunctionScheduler:
+    return FunctionScheduler(optimizer, make(), field=field, history=history)
 
 
 schedules: Registry[Schedule] = Registry("schedule")
@@ -64,6 +105,25 @@ for _name, _scheduler in {
     "step": lr_scheduler.StepLR,
 }.items():
     schedules.add(_name, Schedule(_scheduler))
+for _name, _function in {
+    "decay_to_epoch": functions.DecayToEpoch,
+    "decay_when_accuracy": functions.DecayWhenAcc,
+    "decay_when_epoch": functions.DecayWhenEpoch,
+    "epoch_set": functions.EpochSet,
+    "exponential_decay": functions.ExponentialDecay,
+    "inverse_triangular": functions.InvTriangular,
+    "linear_decay": functions.LinearDecay,
+    "log_decay": functions.LogDecay,
+    "step_decay": functions.Step,
+    "triangular": functions.Triangular,
+    "triangular2": functions.Triangular2,
+    "triangular2_exponential": functions.Triangular2Exp,
+    "triangular_decay_when_accuracy": functions.TriangularDecayWhenAcc,
+    "triangular_exponential": functions.TriangularExp,
+    "triangular_momentum": functions.TriangularMomentum,
+    "warm_restart": functions.WarmRestart,
+}.items():
+    schedules.add(_name, FunctionSchedule(_function))
 
 
 def find_schedule(name: str) -> Schedule:
@@ -73,13 +133,26 @@ def find_schedule(name: str) -> Schedule:
         UnknownNameError: there is none.
     """
     found: Any = schedules.get(name)
-    return found if isinstance(found, Schedule) else Schedule(found)
+    if isinstance(found, Schedule):
+        return found
+    is_function = isinstance(found, type) and issubclass(found, ScheduleFunction)
+    return FunctionSchedule(found) if is_function else Schedule(found)
 
 
-def build_schedule(name: str, arguments: Mapping[str, Any]) -> Callable[[Optimizer], Any]:
-    """Return what the trainer takes as `create_scheduler_fn`."""
-    schedule = find_schedule(name)
-    return partial(schedule.scheduler, **schedule.fill(arguments))
+def build_schedule(
+    name: str, arguments: Mapping[str, Any], *, field: str = "lr"
+) -> Callable[[Optimizer], Any]:
+    """Return what the trainer takes as `create_scheduler_fn`.
+
+    Args:
+        name: a registered name, or a path.
+        arguments: of the schedule.
+        field: "lr" or "momentum".
+
+    Raises:
+        ValueError: the schedule is not for that field.
+    """
+    return find_schedule(name).create(arguments, field=field)
 
 
 def read_placeholder(value: Any) -> Any:

@@ -237,7 +237,7 @@ def test_a_finished_run_says_so_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert short(monkeypatch, "--folder", "done") == 0
-    summary = capsys.readouterr().out.partition("\n")[2]  # its first line is of save_best_model
+    summary = capsys.readouterr().out.split("\n", 2)[2]  # after save_best_model and the weights
     before = {path: path.read_bytes() for path in Path("done").rglob("*") if path.is_file()}
     assert short(monkeypatch, "--folder", "done", "--resume") == 0
     out = capsys.readouterr().out

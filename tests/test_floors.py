@@ -56,6 +56,7 @@ FLOORS = {
     "train_arguments.py": 2,
     "training_state.py": 2,
     "watching.py": 2,
+    "weights_hash.py": 2,
     # 3: the loop
     "feed.py": 3,
     "keeper.py": 3,

@@ -39,6 +39,7 @@ MODULES = (
     "loopwright.components",
     "loopwright.results",
     "loopwright.checkpoint_policy",
+    "loopwright.weights_hash",
     "loopwright.memory",
     "loopwright.run_folder",
     "loopwright.report",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loopwright.trainloop import TrainLoop as TrainLoop
     from loopwright.trainloop import TTBasicModel as TTBasicModel
     from loopwright.trainloop import TTModel as TTModel
+    from loopwright.weights_hash import fingerprint as fingerprint
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ _HOMES = {
     "TrainerPlaceholderValues": "trainer",
     "TrainerRunConfig": "run_config",
     "TrainerWithTimmScheduler": "trainer",
+    "fingerprint": "weights_hash",
     "notebook_launcher": "notebook",
     "set_seed": "seed",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "TrainerRunConfig",
     "TrainerWithTimmScheduler",
     "__version__",
+    "fingerprint",
     "notebook_launcher",
     "set_seed",
 ]

@@ -80,7 +80,11 @@ class Keeper:
                 path = self._save(trainer, wait=True)
                 if asked:
                     raise self._interruption(path)
-                log.finish(trainer.run_history, trainer.progress, trainer.model, stop=trainer._stop)
+                weights = log.finish(
+                    trainer.run_history, trainer.progress, trainer.model, stop=trainer._stop
+                )
+                if weights is not None:
+                    trainer.print(f"The run ended with weights {weights}")
         except BaseException as error:
             try:
                 log.abandon(error)

@@ -78,6 +78,8 @@ def _figures(run: RunRecord) -> str:
     ):
         if isinstance(results.get(key), int | float):
             tiles.append((words, show(results[key])))
+    if isinstance(results.get("fingerprint"), str):
+        tiles.append(("weights", results["fingerprint"]))
     cells = "".join(
         f"<div><dt>{escape(words)}</dt><dd>{escape(value)}</dd></div>" for words, value in tiles
     )

@@ -15,6 +15,7 @@ from loopwright.progress import Progress
 from loopwright.run_config import TrainerRunConfig
 from loopwright.run_folder import RunFolder
 from loopwright.run_record import METRICS_FILE, is_run_folder, read_metrics, read_run
+from loopwright.weights_hash import fingerprint
 
 
 class RunLog:
@@ -58,8 +59,12 @@ class RunLog:
 
     def finish(
         self, history: RunHistory, progress: Progress, model: Any, *, stop: StopTrainingError | None
-    ) -> None:
-        """Write the results of a run that came to its end."""
+    ) -> str | None:
+        """Write the results of a run that came to its end; return the fingerprint of its weights.
+
+        What is no module has none.
+        """
+        weights = fingerprint(model) if isinstance(model, torch.nn.Module) else None
         self.log(history, progress)
         seconds = time.perf_counter() - self._began  # of this process, like the rate below
         samples = progress.samples - self._samples_before
@@ -74,11 +79,13 @@ class RunLog:
                 "seconds": seconds,
                 "samples_per_second": samples / seconds if seconds else math.nan,
                 "parameters": _num_parameters(model),
+                "fingerprint": weights,
                 "stop_reason": None if stop is None else str(stop),
             }
         )
         if stop is not None and stop.is_failure:
             self._folder.fail(str(stop))
+        return weights
 
     def add_evaluation(self, history: RunHistory, progress: Progress) -> None:
         """Append the metrics of an evaluation after the run, whose history started anew."""

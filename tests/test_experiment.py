@@ -381,7 +381,7 @@ def test_the_declared_checkpoints_are_saved_and_kept() -> None:
     policy = {"every_epochs": 1, "keep_latest": 1, "keep_best": 1, "watch": "eval_loss_epoch"}
     spec = iris(folder="mine", checkpoint=policy)
     watch = Watch()
-    Experiment.from_dict(spec).train([watch])
+    Experiment.from_dict(spec).train(callbacks=[watch])
     assert watch.trainer.checkpoint == CheckpointPolicy(every_epochs=1, keep_latest=1, keep_best=1)
     losses = read_run("mine").results["history"]["eval_loss_epoch"]
     best = min(range(3), key=losses.__getitem__)
@@ -441,7 +441,7 @@ def test_a_stopped_run_goes_on_to_the_same_results() -> None:
     whole = Experiment.from_dict(iris(folder="whole")).train()
     spec = iris(folder="cut")
     with pytest.raises(RunInterrupted) as caught:
-        Experiment.from_dict(spec).train([StopAfter()])
+        Experiment.from_dict(spec).train(callbacks=[StopAfter()])
     assert caught.value.checkpoint == Path("cut/checkpoints/step-00000009")
     with pytest.raises(RunFolderError, match="stopped"):
         Experiment.from_dict(spec).train()

@@ -154,7 +154,9 @@ def _train(
     experiment = _read_experiment(config, overrides, options)
     progress = ConsoleProgressCallback()
     try:
-        results = experiment.train([progress], resume=resume, allow_changes=allow_changes)
+        results = experiment.train(
+            callbacks=[progress], verbose=False, resume=resume, allow_changes=allow_changes
+        )
     except (RunInterrupted, KeyboardInterrupt) as error:
         if experiment.run_folder is not None:
             options = options | {"folder": experiment.run_folder}

@@ -5,6 +5,7 @@ LoopwrightError
 ├── MissingExtraError    (an ImportError)        an optional package is not installed
 ├── RunFolderError       (an OSError)            a run folder cannot be used
 ├── CheckpointError      (a ValueError)          a saved state cannot be used
+├── ArtifactError        (a ValueError)          a saved experiment cannot be used
 ├── RunInterrupted                               a signal ended a run, which saved and can go on
 └── NotSupportedError    (a NotImplementedError) a known thing that this version does not do
 
@@ -32,6 +33,10 @@ class RunFolderError(LoopwrightError, OSError):
 
 class CheckpointError(LoopwrightError, ValueError):
     """Tells why a saved state cannot be written or does not fit what it is loaded into."""
+
+
+class ArtifactError(LoopwrightError, ValueError):
+    """Tells why a saved experiment is refused."""
 
 
 class RunInterrupted(LoopwrightError):

@@ -1,30 +1,33 @@
 """A declared run: which data, which model, how to train it, said in values rather than in code."""
 
+import os
 import secrets
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from loopwright.artifact import read_artifact, write_artifact
 from loopwright.callbacks import MetricsCallback
 from loopwright.components.optimizers import build_optimizer
 from loopwright.components.schedules import build_schedule
 from loopwright.config_file import ConfigSource, apply_overrides, read_config_file
-from loopwright.datasets import ClassLabel
+from loopwright.datasets import Array, ClassLabel
 from loopwright.datasets.splits import split_indices
 from loopwright.default_callbacks import MoveModulesToDeviceCallback, TerminateOnNaNCallback
 from loopwright.environment import describe_environment
 from loopwright.errors import CheckpointError, ConfigurationError, LoopwrightError
 from loopwright.events import TrainerCallback
+from loopwright.experiment_components import Dataset, Declared, Model, Tracking
 from loopwright.experiment_config import (
     ExperimentSpec,
     TrainingSpec,
@@ -34,11 +37,13 @@ from loopwright.experiment_config import (
 )
 from loopwright.experiment_parts import (
     Parts,
+    default_loss,
     first_line,
     make_parts,
     part_problems,
     place_files,
 )
+from loopwright.fitted import Fitted
 from loopwright.history import InMemoryRunHistory
 from loopwright.placeholders import replace_trainer_placeholder_values
 from loopwright.problems import Problem
@@ -47,13 +52,29 @@ from loopwright.run_folder import RunFolder, new_run_path, read_run
 from loopwright.run_lock import locked
 from loopwright.schedulers import all_of
 from loopwright.seed import preserved_random_states, set_seed
+from loopwright.stages import Callback, Stages
 from loopwright.trainer import Trainer
 
-__all__ = ["DivergedError", "Experiment"]
+__all__ = [
+    "Callback",
+    "Dataset",
+    "DivergedError",
+    "Experiment",
+    "Model",
+    "NotFittedError",
+    "Tracking",
+]
 
 _RUNS_FOLDER = "runs"
 _SCHEDULED = {"schedule": "lr", "momentum_schedule": "momentum"}
 """What each key of `model.training` schedules."""
+
+
+Part = TypeVar("Part", bound=Declared)
+
+
+class NotFittedError(LoopwrightError, ValueError):
+    """Tells that something needs a trained model and there is none."""
 
 
 class DivergedError(LoopwrightError, ArithmeticError):
@@ -80,9 +101,9 @@ class Experiment:
     All values are checked here, and every mistake is told at once.
 
     Args:
-        model: what stands below `model` in a configuration file.
-        dataset: what stands below `dataset`.
-        tracking: what stands below `tracking`.
+        model: a `Model`, or what stands below `model` in a configuration file.
+        dataset: a `Dataset`, or what stands below `dataset`.
+        tracking: a `Tracking`, or what stands below `tracking`.
         run: what stands below `run`.
 
     Raises:
@@ -91,14 +112,16 @@ class Experiment:
 
     def __init__(
         self,
-        model: Mapping[str, Any],
-        dataset: Mapping[str, Any],
-        tracking: Mapping[str, Any] | None = None,
+        model: Model | Mapping[str, Any],
+        dataset: Dataset | Mapping[str, Any],
+        tracking: Tracking | Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
     ) -> None:
-        values = {"dataset": dataset, "model": model, "tracking": tracking, "run": run}
-        given = {key: value for key, value in values.items() if value is not None}
-        self._take(ConfigSource(given))
+        parts = {"dataset": dataset, "model": model, "tracking": tracking, "run": run}
+        given = {key: part for key, part in parts.items() if part is not None}
+        components = {key: part for key, part in given.items() if isinstance(part, Declared)}
+        values = {k: p.values if isinstance(p, Declared) else p for k, p in given.items()}
+        self._take(ConfigSource(values), components)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Experiment":
@@ -127,15 +150,50 @@ class Experiment:
         experiment._take(source)
         return experiment
 
-    def _take(self, source: ConfigSource) -> None:
+    def _take(self, source: ConfigSource, components: Mapping[str, Declared] | None = None) -> None:
         spec, problems = schema_problems(source)
         problems += part_problems(source.values)
         raise_problems(problems, source)
         assert spec is not None
         self._source = source
         self.spec: ExperimentSpec = _settle(spec)
+        self._components = dict(components or {})
+        self._fitted: Fitted | None = None
+        self._sample: Tensor | None = None
         self.run_folder: Path | None = None
         """The folder of the last training."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set's part, as an object."""
+        return self._component("dataset", Dataset)
+
+    @property
+    def model(self) -> Model:
+        """The model's part, as an object; after training its `model` is the trained one."""
+        return self._component("model", Model)
+
+    @property
+    def tracking(self) -> Tracking:
+        """The tracking's part, as an object."""
+        return self._component("tracking", Tracking)
+
+    def _component(self, name: str, kind: type[Part]) -> Part:
+        if name not in self._components:
+            self._components[name] = kind(**getattr(self.spec, name).model_dump(exclude_none=True))
+        component = self._components[name]
+        assert isinstance(component, kind)
+        return component
+
+    @property
+    def features_info(self) -> Array:
+        """A sample as it comes in: shape and type."""
+        return self.dataset.dataset.features_info if self._fitted is None else self._fitted.features
+
+    @property
+    def labels_info(self) -> Array:
+        """A label: a `ClassLabel` with the names where it is a class."""
+        return self.dataset.dataset.labels_info if self._fitted is None else self._fitted.labels
 
     @property
     def name(self) -> str:
@@ -153,7 +211,9 @@ class Experiment:
 
     def train(
         self,
-        callbacks: Iterable[TrainerCallback] = (),
+        trackings_dir: str | os.PathLike[str] | None = None,
+        callbacks: Iterable[TrainerCallback | Callback] | None = None,
+        verbose: bool = True,
         *,
         resume: bool = False,
         allow_changes: bool = False,
@@ -163,10 +223,14 @@ class Experiment:
         The random generators of the caller are left as they were.
 
         Args:
-            callbacks: run beside those that are declared.
+            trackings_dir: where the run folder is made unless `run.folder` names one; by default
+                runs/ in the working directory.
+            callbacks: for the stages (`Callback`) and for what happens inside the fit
+                (`TrainerCallback`), beside those that are declared.
+            verbose: whether the begin and end of each stage are logged, by `logging`.
             resume: goes on with the run in `run.folder`, or where none is declared with the newest
-                unfinished run of this name below runs/. Without one it starts anew; of a complete
-                run it returns the results.
+                unfinished run of this name below that folder. Without one it starts anew; of a
+                complete run it returns the results.
             allow_changes: goes on although the run began with another configuration, and so ends
                 with other weights than either alone would give.
 
@@ -183,45 +247,150 @@ class Experiment:
             RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended the training, after saving; for SIGINT
                 it is KeyboardInterrupt.
         """
-        clock = _StageClock()
-        earlier, changes = self._find_earlier(allow_changes) if resume else (None, False)
+        runs = Path(trackings_dir if trackings_dir is not None else _RUNS_FOLDER)
+        told = list(callbacks or ())
+        stages = Stages([each for each in told if isinstance(each, Callback)], verbose=verbose)
+        inner = [each for each in told if not isinstance(each, Callback)]
+        earlier, changes = self._find_earlier(runs, allow_changes) if resume else (None, False)
         if earlier is not None and earlier.is_complete:
             print(f"The run in {earlier.path} is finished: nothing to resume")
             self.run_folder = earlier.path
-            return self._collect(earlier.path, clock)
+            return self._collect(earlier.path, stages)
         threads = _cpu_threads(self.spec.run.threads)
-        with preserved_random_states(), threads, clock.stage("total"), ExitStack() as held:
+        with preserved_random_states(), threads, stages.whole(), ExitStack() as held:
             if earlier is not None:
                 held.enter_context(locked(earlier.path))
-            set_seed(_seed_of(self.spec))
-            parts, problems = make_parts(self.spec)
-            raise_problems(problems, self._source)
-            data = self._prepare_data(parts, clock)
+            parts, data = self._prepare(stages)
             raise_problems(self._fit_problems(parts, data), self._source)
-            path = self._folder_path(earlier)
+            path = self._folder_path(earlier, runs)
             held.enter_context(locked(path))
             folder = self._open_folder(path, earlier)
             place_files(parts, folder.path)
             begun = _Begun(folder, self._values_to_store() if changes else None)
-            trainer = self._make_trainer(parts, folder, [begun, *callbacks])
-            with clock.stage("fit_model"), _explaining_misfits(begun):
+            trainer = self._make_trainer(parts, folder, [begun, *inner])
+            with stages.stage("fit_model"), _explaining_misfits(begun):
                 self._fit(trainer, data, earlier, allow_changes=allow_changes)
-            with clock.stage("evaluate_model"):
+            with stages.stage("evaluate_model"):
                 tested = self._test(trainer, data)
             if earlier is not None and earlier.is_trained:
                 _log_evaluation(folder, trainer)
             folder.add_metrics(tested)
-        return self._collect(folder.path, clock)
+        results = self._collect(folder.path, stages)
+        self.model.model = trainer.model
+        self._fitted = self._as_fitted(parts, trainer.model, results["metrics"])
+        self._sample = parts.source.tensors()[0][:4].clone()
+        return results
 
-    def _find_earlier(self, allow_changes: bool) -> tuple[EarlierRun | None, bool]:
+    def evaluate(self) -> dict[str, float]:
+        """Return the figures of the test part, by names that begin with `test_`.
+
+        The rows are those that a training would test on, and the preprocessors stay as fitted.
+
+        Raises:
+            NotFittedError: nothing was trained or loaded.
+        """
+        fitted = self._require_fitted("evaluate")
+        with preserved_random_states(), _cpu_threads(self.spec.run.threads):
+            parts, data = self._prepare(Stages(), fitted)
+            parts.model = fitted.model
+            return self._test(self._make_trainer(parts, None, ()), data)
+
+    def predict(self, X: Any, batch_size: int | None = None) -> np.ndarray:
+        """Return predictions for raw samples (see `Fitted.predict`).
+
+        Raises:
+            NotFittedError: nothing was trained or loaded.
+        """
+        return self._require_fitted("predict").predict(X, batch_size)
+
+    def predict_proba(self, X: Any, batch_size: int | None = None) -> np.ndarray:
+        """Return probabilities of classes for raw samples (see `Fitted.predict_proba`).
+
+        Raises:
+            NotFittedError: nothing was trained or loaded.
+            NotImplementedError: the model gives no probabilities.
+        """
+        return self._require_fitted("predict_proba").predict_proba(X, batch_size)
+
+    def save(self, path: str | os.PathLike[str], *, licence: str | None = None) -> None:
+        """Write all that predicts to one zip of JSON and safetensors.
+
+        Args:
+            path: the file; it appears whole or not at all.
+            licence: of the weights, for the model card in it.
+
+        Raises:
+            NotFittedError: nothing was trained or loaded.
+        """
+        fitted = self._require_fitted("save")
+        assert self._sample is not None
+        write_artifact(path, fitted, self.to_dict(), self._sample, licence=licence)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        trusted: Collection[str] = (),
+        device: str | None = None,
+    ) -> "Experiment":
+        """Return the experiment that `save` wrote: it predicts the same values.
+
+        Nothing in the file is executed, and no data set is read.
+
+        Args:
+            path: the file.
+            trusted: exact paths (`package.module:Name`) of parts whose code may be imported.
+            device: where it predicts.
+
+        Raises:
+            ArtifactError: the file is damaged or hostile, or names code that is not trusted.
+        """
+        artifact = read_artifact(path, trusted=trusted)
+        experiment = cls.from_dict(artifact.spec)
+        experiment._fitted = replace(artifact.fitted, device=device)
+        experiment._sample = artifact.sample
+        experiment.model.model = artifact.fitted.model
+        return experiment
+
+    def _require_fitted(self, method: str) -> Fitted:
+        if self._fitted is None:
+            raise NotFittedError(
+                f"Experiment.{method} needs a trained model. Call train, or Experiment.load(path)."
+            )
+        return self._fitted
+
+    def _as_fitted(self, parts: Parts, model: nn.Module, metrics: Mapping[str, float]) -> Fitted:
+        training = self.spec.model.training
+        return Fitted(
+            model,
+            parts.features,
+            parts.labels,
+            parts.preprocessors,
+            loss=(training.loss or default_loss(parts.labels)).type,
+            batch_size=training.batch_size,
+            device=self.spec.run.device,
+            metrics=metrics,
+        )
+
+    def _prepare(self, stages: Stages, fitted: Fitted | None = None) -> tuple[Parts, _Data]:
+        """Make the parts, and the rows that they get."""
+        set_seed(_seed_of(self.spec))
+        parts, problems = make_parts(self.spec, self.dataset.dataset)
+        raise_problems(problems, self._source)
+        if fitted is not None:
+            parts.preprocessors = fitted.preprocessors
+        return parts, self._prepare_data(parts, stages, fits=fitted is None)
+
+    def _find_earlier(self, runs: Path, allow_changes: bool) -> tuple[EarlierRun | None, bool]:
         """Return the run to go on with, and whether it began with another configuration.
 
         What is drawn anew for each experiment is taken from the run.
         """
         folder = self.spec.run.folder
-        earlier = find_run(self.name, folder, Path(_RUNS_FOLDER))
+        earlier = find_run(self.name, folder, runs)
         if earlier is None:
-            where = folder or f"{_RUNS_FOLDER}/ under the name {self.name}"
+            where = folder or f"{runs}/ under the name {self.name}"
             print(f"Nothing to resume in {where}: starting anew")
             return None, False
         if not (earlier.has_checkpoint or earlier.is_complete):
@@ -232,11 +401,11 @@ class Experiment:
         refuse_changes(earlier, changes, allow_changes=allow_changes)
         return earlier, bool(changes)
 
-    def _prepare_data(self, parts: Parts, clock: "_StageClock") -> _Data:
+    def _prepare_data(self, parts: Parts, stages: Stages, *, fits: bool) -> _Data:
         spec = self.spec.dataset
-        with clock.stage("download_and_prepare_data"):
+        with stages.stage("download_and_prepare_data"):
             parts.source.download_and_prepare()
-        with clock.stage("load_data"):
+        with stages.stage("load_data"):
             features, labels = parts.source.tensors()
             if spec.one_hot and isinstance(parts.labels, ClassLabel):
                 labels = functional.one_hot(labels, parts.labels.num_classes).to(features.dtype)
@@ -244,9 +413,10 @@ class Experiment:
             rows = self._split(len(features), seed)
             split = {name: (features[index], labels[index]) for name, index in rows.items()}
         for step in parts.preprocessors:
-            with clock.stage("fit_preprocessors"):
-                step.fit(*split["train"])
-            with clock.stage("transform_data"):
+            if fits:
+                with stages.stage("fit_preprocessors"):
+                    step.fit(*split["train"])
+            with stages.stage("transform_data"):
                 split = {name: (step.transform(x), y) for name, (x, y) in split.items()}
         return _Data(split)
 
@@ -300,11 +470,11 @@ class Experiment:
             return first_line(error)
         return None
 
-    def _folder_path(self, earlier: EarlierRun | None) -> Path:
+    def _folder_path(self, earlier: EarlierRun | None, runs: Path) -> Path:
         if earlier is not None:
             return earlier.path
         given = self.spec.run.folder
-        return Path(given) if given else new_run_path(_RUNS_FOLDER, self.name)
+        return Path(given) if given else new_run_path(runs, self.name)
 
     def _open_folder(self, path: Path, earlier: EarlierRun | None) -> RunFolder:
         if earlier is not None and earlier.has_checkpoint:
@@ -322,7 +492,7 @@ class Experiment:
         return values
 
     def _make_trainer(
-        self, parts: Parts, folder: RunFolder, callbacks: Iterable[TrainerCallback]
+        self, parts: Parts, folder: RunFolder | None, callbacks: Iterable[TrainerCallback]
     ) -> Trainer:
         run = self.spec.run
         watch: list[TrainerCallback] = [MoveModulesToDeviceCallback(), TerminateOnNaNCallback()]
@@ -337,8 +507,8 @@ class Experiment:
             precision=run.precision,
             step_mode=run.step_mode,
             seed=_seed_of(self.spec),
-            run_dir=folder.path,
-            checkpoint=run.checkpoint.policy() if run.checkpoint else None,
+            run_dir=folder.path if folder else None,
+            checkpoint=run.checkpoint.policy() if run.checkpoint and folder else None,
         )
 
     def _fit(
@@ -370,11 +540,11 @@ class Experiment:
             for name in sorted(history.get_metric_names())
         }
 
-    def _collect(self, folder: Path, clock: "_StageClock") -> dict[str, Any]:
+    def _collect(self, folder: Path, stages: Stages) -> dict[str, Any]:
         environment = describe_environment()
         results = dict(read_run(folder).results)
         return results | {
-            "elapsed": clock.stages,
+            "elapsed": stages.elapsed,
             "hardware_info": {
                 "cpu": environment["cpu"],
                 "gpus": environment["devices"],
@@ -427,23 +597,6 @@ def _log_evaluation(folder: RunFolder, trainer: Trainer) -> None:
         return
     metrics = {name: history.get_latest_metric(name) for name in history.get_metric_names()}
     folder.log(run.results["epochs"], run.results["steps"], metrics, event="evaluation")
-
-
-class _StageClock:
-    """Notes when each stage of a run began and ended; one that runs in turns adds up."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, dict[str, float]] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start, began = time.time(), time.perf_counter()
-        try:
-            yield
-        finally:
-            entry = self.stages.setdefault(name, {"start": start, "end": start, "duration": 0.0})
-            entry["end"] = time.time()
-            entry["duration"] += time.perf_counter() - began
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from loopwright.problems import Problem, ProblemsError
 require("pydantic", "cli")  # says how to install it, before the import below fails without a hint
 
 from pydantic import (  # noqa: E402
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -120,7 +121,10 @@ class TrackingSpec(Spec):
 
     run_id: str | None = Field(default=None, min_length=1)
     tags: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    log_params: bool = True
+    log_params: bool = Field(
+        default=True, validation_alias=AliasChoices("log_params", "log_model_params")
+    )
+    """Whether the model's arguments are logged; the documents know both names."""
     log_metrics: bool = True
     log_training_params: bool = True
     trackers: tuple[Component, ...] = ()

@@ -83,14 +83,13 @@ def part_problems(values: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def make_parts(spec: ExperimentSpec) -> tuple[Parts, list[Problem]]:
-    """Make all parts of a run; where one cannot be made, a problem says why and it is left out.
+def make_parts(spec: ExperimentSpec, source: DataSource) -> tuple[Parts, list[Problem]]:
+    """Make the parts of a run; where one cannot be made, a problem says why and it is left out.
 
     The weights are drawn from torch's global generator: seed it before.
     """
     problems: list[Problem] = []
     training = spec.model.training
-    source = datasets.get(spec.dataset.dataset.type)(**spec.dataset.dataset.arguments)
     parts = Parts(source, source.features_info, source.labels_info)
     problems += _device_problems(spec.run.device)
     if spec.dataset.one_hot and not isinstance(parts.labels, ClassLabel):

@@ -1,6 +1,7 @@
 """Preprocessors by name: fitted on the training part, applied to every part."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -15,6 +16,12 @@ class Preprocessor(Protocol):
 
     def transform(self, features: Tensor) -> Tensor:
         """Return changed features and leaves those given as they are."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learned: numbers, strings, arrays, tensors, lists and dicts."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take what `state` returned, of a step with the same arguments."""
 
 
 preprocessors: Registry[type[Preprocessor]] = Registry("preprocessor")
@@ -39,6 +46,13 @@ class Divide:
     def transform(self, features: Tensor) -> Tensor:
         """Return the quotients."""
         return features / self.factor
+
+    def state(self) -> dict[str, Any]:
+        """Return nothing: it learned nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take nothing."""
 
 
 @preprocessors.register("standard_scaler")
@@ -65,3 +79,11 @@ class StandardScaler:
         if self._mean is None or self._scale is None:
             raise ValueError("standard_scaler has not been fitted. Call fit first.")
         return ((features.double() - self._mean) / self._scale).to(features.dtype)
+
+    def state(self) -> dict[str, Any]:
+        """Return mean and scale of each feature."""
+        return {"mean": self._mean, "scale": self._scale}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take mean and scale of each feature."""
+        self._mean, self._scale = state["mean"], state["scale"]

@@ -1,6 +1,7 @@
 """Making a model by name, with the shapes of the data filled in."""
 
 from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from typing import Any
 
 from torch import nn
@@ -29,6 +30,13 @@ def build_model(
     inferred = {"input_shape": features.shape, "classes": count_outputs(labels)}
     known = {name: value for name, value in inferred.items() if accepts(factory, name)}
     return factory(**(known | dict(arguments)))
+
+
+def left_to_data(factory: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> list[str]:
+    """Return the parameters of a model that nothing but the data can fill in."""
+    parameters = signature(factory).parameters
+    known = [name for name in INFERRED if name in parameters and name not in arguments]
+    return [name for name in known if parameters[name].default is Parameter.empty]
 
 
 def count_outputs(labels: Array) -> int:

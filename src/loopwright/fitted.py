@@ -1,0 +1,127 @@
+"""A trained model with what it needs to be used: preprocessors, and what goes in and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from loopwright.components.preprocessors import Preprocessor
+from loopwright.datasets import Array, ClassLabel
+from loopwright.trainer import Trainer
+
+__all__ = ["Fitted"]
+
+
+@dataclass
+class Fitted:
+    """Predicts for samples as the data set holds them.
+
+    Preprocessors are applied as they were fitted on the training part; nothing is augmented.
+    """
+
+    model: nn.Module
+    features: Array
+    """A sample as it comes in, before the preprocessors."""
+    labels: Array
+    preprocessors: list[Preprocessor] = field(default_factory=list)
+    loss: str = ""
+    """The name of the loss, which says what the model's outputs mean."""
+    batch_size: int = 32
+    """Samples that go through the model at once, unless a call says otherwise."""
+    device: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What the run that trained it reported."""
+
+    def predict(self, inputs: Any, batch_size: int | None = None) -> np.ndarray:
+        """Return predictions for raw samples.
+
+        Args:
+            inputs: an array or tensor of shape (samples, *features.shape).
+            batch_size: samples that go through the model at once.
+
+        Returns:
+            For classes their indices, int64 of shape (samples,); for numbers the model's outputs,
+            of shape (samples, *labels.shape).
+
+        Raises:
+            ValueError: the inputs have another shape, or are no numbers.
+        """
+        return self.as_predictions(self.outputs(inputs, batch_size))
+
+    def predict_proba(self, inputs: Any, batch_size: int | None = None) -> np.ndarray:
+        """Return the probability of each class for raw samples, of shape (samples, classes).
+
+        Raises:
+            NotImplementedError: the model gives no probabilities.
+            ValueError: the inputs have another shape, or are no numbers.
+        """
+        if not self.is_probabilistic:
+            raise NotImplementedError(
+                "This model gives no probabilities of classes: it was trained with the loss "
+                f"{self.loss!r}. Use predict, or train on classes with cross_entropy."
+            )
+        return self.as_probabilities(self.outputs(inputs, batch_size))
+
+    @property
+    def is_probabilistic(self) -> bool:
+        """Whether there are probabilities of classes."""
+        return isinstance(self.labels, ClassLabel) and self.loss == "cross_entropy"
+
+    def outputs(self, inputs: Any, batch_size: int | None = None) -> Tensor:
+        """Return what the model gives for raw samples, on the CPU."""
+        samples = self.transform(inputs)
+        if not len(samples):
+            return torch.empty(0, *self._output_shape())
+        trainer = Trainer(self.model, None, None, callbacks=(), device=self.device)
+        outputs: Tensor = trainer.predict(samples, batch_size or self.batch_size)
+        return outputs
+
+    def transform(self, inputs: Any) -> Tensor:
+        """Return raw samples as the model gets them."""
+        samples = self.as_samples(inputs)
+        for step in self.preprocessors:
+            samples = step.transform(samples)
+        return samples
+
+    def as_samples(self, inputs: Any) -> Tensor:
+        """Return inputs as a tensor of raw samples, in the type of the data set.
+
+        Raises:
+            ValueError: they have another shape, or are no numbers.
+        """
+        expected = ("samples", *self.features.shape)
+        wanted = f"({', '.join(map(str, expected))})" if self.features.shape else "(samples,)"
+        try:
+            tensor = inputs if isinstance(inputs, Tensor) else torch.from_numpy(np.array(inputs))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The inputs are no numbers of one shape ({error}). Expected {wanted}."
+            ) from None
+        if tensor.shape[1:] != self.features.shape or not tensor.ndim:
+            hint = " (a single sample needs a dimension before its own)"
+            raise ValueError(
+                f"The inputs have the shape {tuple(tensor.shape)}, expected {wanted}"
+                f"{hint if tensor.shape == self.features.shape else ''}."
+            )
+        return tensor.to(self.features.dtype)
+
+    def as_predictions(self, outputs: Tensor) -> np.ndarray:
+        """Return the predictions that a model's outputs mean."""
+        predicted = outputs.argmax(dim=1) if isinstance(self.labels, ClassLabel) else outputs
+        array: np.ndarray = predicted.numpy()
+        return array
+
+    def as_probabilities(self, outputs: Tensor) -> np.ndarray:
+        """Return the probabilities that the logits of classes mean, in their type."""
+        array: np.ndarray = outputs.softmax(dim=1).numpy()
+        return array
+
+    def _output_shape(self) -> tuple[int, ...]:
+        if isinstance(self.labels, ClassLabel):
+            return (self.labels.num_classes,)
+        return self.labels.shape

@@ -247,7 +247,7 @@ def test_rate_and_momentum_follow_declared_functions() -> None:
     training["schedule"] = {"type": "decay_when_accuracy", "initial_lr": 0.25}
     training["momentum_schedule"] = {"type": "triangular_momentum", "stepsize": "6 * NUM_EPOCHS"}
     watch = Watch()
-    Experiment.from_dict(spec).train([watch])
+    Experiment.from_dict(spec).train(callbacks=[watch])
     (group,) = watch.trainer.optimizer.param_groups
     assert group["lr"] <= 0.25
     assert group["momentum"] == pytest.approx(1e-3, abs=1e-9)

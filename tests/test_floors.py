@@ -30,6 +30,7 @@ FLOORS = {
     # 2: state
     "accumulation.py": 2,
     "batches.py": 2,
+    "buffers.py": 2,
     "checkpoint.py": 2,
     "checkpoint_store.py": 2,
     "ends.py": 1,
@@ -39,6 +40,7 @@ FLOORS = {
     "device.py": 2,
     "environment.py": 2,
     "events.py": 2,
+    "finite.py": 2,
     "hints.py": 2,
     "history.py": 2,
     "limits.py": 2,

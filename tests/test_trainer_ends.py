@@ -253,11 +253,12 @@ def test_the_deferred_path_reads_nothing_per_step(kind: str) -> None:
             return {**output, "num_items_in_batch": torch.tensor(len(batch[0]))}
 
     quiet = TerminateOnNaNCallback()
-    quiet._next_read = float("inf")
+    quiet.seconds_between_reads, quiet._next_read = 1e9, float("inf")
     callbacks = [MoveModulesToDeviceCallback, quiet, ProgressBarCallback, LogMetricsCallback]
     found = []
     for size in (8, 16, 32):
         trainer = tiny_trainer(Items if kind == "items" else Trainer, callbacks=callbacks)
+        trainer.optimizer = torch.optim.AdamW(trainer.model.parameters(), fused=True)
         trainer._reads_losses_per_step = False
         trainer.print = lambda *args: None
         with Reads() as reads:
@@ -271,6 +272,19 @@ def test_the_deferred_path_reads_nothing_per_step(kind: str) -> None:
         found.append(reads.counts["read"])
     assert found[0] == found[1] == found[2]
     assert found[0] > 0  # ends of epochs do read
+
+
+@pytest.mark.parametrize(("fused", "reads_per_step"), [(True, 0), (False, 1)])
+def test_only_optimizers_that_cannot_skip_read_per_step(fused: bool, reads_per_step: int) -> None:
+    found = []
+    for size in (8, 16):
+        trainer = tiny_trainer(callbacks=[TerminateOnNaNCallback])
+        trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1, fused=fused)
+        trainer._reads_losses_per_step = False
+        with Reads() as reads:
+            trainer.train(tiny_data(size), 1, per_device_batch_size=2)
+        found.append(reads.counts["read"])
+    assert found[1] - found[0] == reads_per_step * 4
 
 
 def test_the_counter_of_reads_counts() -> None:

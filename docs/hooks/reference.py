@@ -17,6 +17,7 @@ MODULES = (
     "loopwright.trainer",
     "loopwright.callbacks",
     "loopwright.default_callbacks",
+    "loopwright.finite",
     "loopwright.limits",
     "loopwright.events",
     "loopwright.loop_map",

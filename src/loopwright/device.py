@@ -77,21 +77,22 @@ def copied_ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         current = torch.cuda.current_stream(device)
         current.wait_stream(side)
         batch = upcoming
-        for tensor in _tensors(batch):
+        for tensor in tensors_in(batch):
             tensor.record_stream(current)  # its memory must not return to the side stream early
         upcoming = copy_next()
         yield batch
 
 
-def _tensors(data: Any) -> Iterator[torch.Tensor]:
+def tensors_in(data: Any) -> Iterator[torch.Tensor]:
+    """Give every tensor in `data`, through lists, tuples and mappings."""
     if isinstance(data, torch.Tensor):
         yield data
     elif isinstance(data, Mapping):
         for value in data.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(data, (list, tuple)):
         for item in data:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 class LaggedValue:
@@ -120,6 +121,31 @@ class LaggedValue:
         self._arrival = torch.cuda.Event()
         self._arrival.record()
         return self.value
+
+
+class Sent:
+    """Is a copy of a small tensor on its way to the host, which nothing waits for.
+
+    On devices without asynchronous copies to pinned memory (all but CUDA) it waits when it is made.
+
+    Args:
+        source: The tensor.
+    """
+
+    def __init__(self, source: torch.Tensor) -> None:
+        self._arrival: Any = None
+        if source.device.type != "cuda":
+            self.value = source.detach().to("cpu", copy=True)
+            return
+        self.value = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+        self.value.copy_(source.detach(), non_blocking=True)
+        self._arrival = torch.cuda.Event()
+        self._arrival.record()
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether `value` can be read."""
+        return self._arrival is None or bool(self._arrival.query())
 
 
 def fits_in_memory(num_bytes: int, device: torch.device, *, share: float) -> bool:

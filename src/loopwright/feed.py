@@ -30,6 +30,8 @@ class Feed:
     def __init__(self) -> None:
         self.replayed: ReplayedLoader | None = None
         """Follows a training loader that the user made; None for loaders of ours."""
+        self.is_ahead = False
+        """Whether the loader has given batches that come again when the run goes on."""
 
     def train_batches(self, trainer: Trainer, loader: Any) -> Iterator[Any]:
         """Give the batches that are left of this epoch, and measure the wait for them."""
@@ -82,7 +84,8 @@ class Feed:
         """Return where the training loader stands, if that takes more than a number."""
         if trainer.progress.phase != "train" or trainer.progress.epoch_is_trained:
             return None
-        has_next_batch = trainer._micro_batch is not None  # asked for inside a step
+        # Asked for inside a step, or after steps that were undone.
+        has_next_batch = trainer._micro_batch is not None or self.is_ahead
         inner = innermost(trainer._train_dataloader)
         if isinstance(inner, IterableLoader):
             return {"dataset": None if has_next_batch else inner.position()}

@@ -159,9 +159,10 @@ class LossTracker:
         elif self.total_loss.device != loss.device:  # read from a checkpoint
             self.total_loss = self.total_loss.to(loss.device)
         if isinstance(count, torch.Tensor):
-            self.total_loss.addcmul_(loss.to(self.total_loss), count.to(self.total_loss))
-        else:
-            self.total_loss.add_(loss, alpha=count)
+            total = self.total_loss
+            self.total_loss = total.addcmul(loss.to(total), count.to(total))
+        else:  # not in place: a step that is undone has kept the sum before it
+            self.total_loss = self.total_loss.add(loss, alpha=count)
         self.running_count = self.running_count + count
 
     @property

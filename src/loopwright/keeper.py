@@ -12,6 +12,7 @@ from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.checkpoint_store import CheckpointStore
 from loopwright.ends import StopRequested, StopRequests
 from loopwright.errors import RunInterrupted
+from loopwright.finite import NonFiniteLossError
 from loopwright.training_state import finish_resuming, put_state, take_state
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ class Keeper:
                     yield
                 except StopRequested:  # not kept: it refers to what the run was in the middle of
                     asked = True
-                path = self._save(trainer, wait=True)
+                try:
+                    path = self._save(trainer, wait=True)
+                except NonFiniteLossError:  # it brought the trainer back to before that step
+                    path = self._save(trainer, wait=True)
                 if asked:
                     raise self._interruption(path)
                 weights = log.finish(

@@ -46,6 +46,8 @@ class EpochLoader(ABC):
     """The epoch, from 1."""
     start: int = 0
     """How many batches at the head of the epoch are left out, when a run is resumed."""
+    makes_again: bool = True
+    """Whether a batch depends on seed, epoch and position alone, so that it can be made again."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
@@ -430,6 +432,7 @@ class MapLoader(EpochLoader):
         self.dataset = dataset
         self.batch_size = batch_size if batch_sampler is None else None
         self.collate_fn = collate_fn or default_collate
+        self.makes_again = reproducible_draws and sampler is None and batch_sampler is None
         self.num_workers = worker_options.get("num_workers", 0)
         if self.num_workers:
             worker_options.setdefault("persistent_workers", True)
@@ -492,6 +495,7 @@ class IterableLoader(EpochLoader):
     `load_state_dict`.
     """
 
+    makes_again = False
     dataset_state: Any = None
     """What `position` returned at the position to start from."""
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from loopwright.device import (
 from loopwright.ends import StopRequested
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
 from loopwright.feed import Feed
+from loopwright.finite import StepGuard
 from loopwright.history import (
     InMemoryRunHistory,
     LossTracker,
@@ -195,6 +197,7 @@ class Trainer:
         self._limits: tuple[int | None, int | None] = (None, None)
         self._keeper = Keeper(self.run_dir, checkpoint)
         self._feed = Feed()
+        self._guard: StepGuard | None = None
         self._run_seed = 0
         self._first_epoch = 1
         self._resumes_inside_epoch = False
@@ -512,6 +515,8 @@ class Trainer:
             self._keeper.save_if_due(self)
         if self._accumulation.is_open:  # data of unknown length ended inside an update
             self._complete_open_update()
+        if self._guard is not None:
+            self._guard.settle(self)
         self.seconds_training += time.perf_counter() - began
         self.train_epoch_end()
         self._record_train_losses()
@@ -524,6 +529,9 @@ class Trainer:
         accumulation.begin(progress.micro_batch)
         self._micro_batch, self._num_items, self._reported = batch, None, False
         self._updated.clear()
+        guard = self._guard if self._guard is not None and self._guard.is_watching else None
+        if guard is not None:
+            guard.begin(self)
         self.callback_handler.call_event("on_train_step_start", self)
         if self.precision == "fp32":
             output = self.train_step(batch)
@@ -536,6 +544,8 @@ class Trainer:
             self._count_step()
         accumulation.end()
         progress.micro_batch += 1
+        if guard is not None:
+            guard.end(self)
         self._micro_batch = None
 
     def train_step(self, batch: Any) -> Any:
@@ -570,6 +580,8 @@ class Trainer:
             num_items: The count that `loss` is a mean over; by default the batch's.
             retain_graph: Keep the graph for another `update` from the same outputs.
         """
+        if name is None and not self._reported and self._guard is not None:
+            self._guard.note(self, loss)
         if self._accumulation.is_needed or name is not None or None not in self._optimizer_names:
             self._check_turn(name)
             count = self._items_in_micro_batch() if num_items is None else num_items
@@ -599,6 +611,8 @@ class Trainer:
             if scaler is not None:
                 scaler.unscale_(self._in_turn(self.optimizer))
             self._clip_gradients()
+        if self._guard is not None:
+            self._guard.check_update(self, self._in_turn(self.optimizer))
         self.optimizer_step()
         if scaler is None or self._fp16_step_was_taken(scaler):
             self.scheduler_step()
@@ -642,7 +656,9 @@ class Trainer:
         if config.gradient_clip_value:
             torch.nn.utils.clip_grad_value_(parameters, config.gradient_clip_value)
         if config.gradient_clip_norm:
-            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip_norm)
+            if self._guard is not None and not self._scalers:  # a scaler skips on purpose
+                self._guard.note_norm(self, norm)
 
     def _in_turn(self, owned: Any) -> Any:
         if self._turn is None or not isinstance(owned, Mapping):
@@ -1089,7 +1105,7 @@ class Trainer:
     def _begin_run(self, num_epochs: int | None, max_num_train_steps: int | None) -> None:
         """Set counters to the start of a run, and make its scheduler."""
         assert self.run_config is not None
-        self._stop, self._turn = None, None
+        self._stop, self._turn, self._guard = None, None, None
         self._keeper.resumed = self._keeper.resumed_from = None
         self._feed = Feed()
         self._limits = num_epochs, max_num_train_steps
@@ -1121,6 +1137,9 @@ class Trainer:
             raise
         finally:
             self._is_running = False
+            if self._guard is not None:
+                self._guard.release()
+            self._guard = None
             self.progress.phase = "idle"
             self._accumulation = Accumulation(1, None)
             self._micro_batch = self._num_items = None
@@ -1183,21 +1202,27 @@ class Trainer:
         """Record the loss of a micro-batch and tell the callbacks."""
         self._reported = True
         progress = self.progress
-        progress.samples += batch_size_of(output, batch)
         if isinstance(output, dict) and "loss" in output:
             self._num_items = count_of(output)
             self._track(self._loss_tracker, output["loss"], self._num_items)
+        progress.samples += batch_size_of(output, batch)
         for listener in self.callback_handler.listeners("on_train_step_end"):
             listener(self, batch=batch, batch_output=output, step=progress.micro_batch)
 
     def _track(self, tracker: LossTracker, loss: torch.Tensor | float, count: Count) -> None:
         """Add a loss to a mean: on a CPU as a number, elsewhere without reading the device."""
-        if not isinstance(loss, torch.Tensor):
-            tracker.update(loss, count)
-        elif self._reads_losses_per_step:
-            tracker.add(loss.item() if loss.ndim == 0 else loss.mean().item(), int(count))
-        else:
-            tracker.update(loss.detach().mean() if loss.ndim else loss.detach(), count)
+        guard = self._guard
+        if isinstance(loss, torch.Tensor):
+            if not self._reads_losses_per_step:
+                loss = loss.detach().mean() if loss.ndim else loss.detach()
+                if guard is not None:
+                    guard.note(self, loss)
+                tracker.update(loss, count)
+                return
+            loss, count = loss.item() if loss.ndim == 0 else loss.mean().item(), int(count)
+        if guard is not None and not isfinite(loss):
+            guard.stop(self, f"the loss became {loss}")
+        tracker.add(loss, count)
 
     def _record_train_losses(self) -> None:
         if self.progress.micro_batch == 0:

@@ -33,7 +33,10 @@ def take_state(trainer: Trainer) -> dict[str, Any]:
 
     Raises:
         CheckpointError: An update is half done, so that gradients would be missing.
+        NonFiniteLossError: The device has seen a loss that is not finite.
     """
+    if trainer._guard is not None and trainer.progress.phase == "train":
+        trainer._guard.settle(trainer)
     if trainer.progress.phase in ("eval", "predict"):
         raise CheckpointError(
             f"The training state was asked for in the phase {trainer.progress.phase!r}, which is "

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from loopwright import Trainer
+from loopwright.default_callbacks import TerminateOnNaNCallback
 
 pytestmark = [
     pytest.mark.gpu,
@@ -67,6 +68,67 @@ def test_trains_and_predicts_in_each_precision(precision):
     losses = trainer.run_history.get_metric_values("train_loss_epoch")
     assert losses[-1] < losses[0]
     assert trainer.predict(make_data()[0], 100).device.type == "cpu"
+
+
+def poisoned_run(folder, *, optimizer, poison, **options):
+    """Train with batch norm and dropout; return the trainer."""
+
+    class Poisoned(WithoutStalls if options.pop("without_stalls", False) else Trainer):
+        def calculate_train_batch_loss(self, batch):
+            if poison and self.progress.micro_batch == 9:
+                batch = [batch[0] * float("nan"), batch[1]]
+            return super().calculate_train_batch_loss(batch)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Dropout(0.1), nn.Linear(32, 4))
+    trainer = Poisoned(
+        model,
+        nn.CrossEntropyLoss(),
+        optimizer(model.parameters()),
+        device="cuda",
+        seed=1,
+        run_dir=folder / f"run-{poison}",
+        **options,
+    )
+    limit = None if poison else 9
+    try:
+        trainer.train(make_data(), 2, per_device_batch_size=16, max_num_train_steps=limit)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=True),
+        lambda p: torch.optim.AdamW(p, fused=True),
+        lambda p: torch.optim.AdamW(p),
+    ],
+    ids=["sgd fused", "adamw fused", "adamw"],
+)
+def test_nothing_changes_from_the_bad_step_on(tmp_path, precision, optimizer):
+    states = []
+    for poison in (False, True):
+        options = {"precision": precision, "callbacks": [TerminateOnNaNCallback]}
+        trainer = poisoned_run(tmp_path, optimizer=optimizer, poison=poison, **options)
+        state = {**trainer.model.state_dict(), "random": torch.cuda.get_rng_state()}
+        for index, values in trainer.optimizer.state_dict()["state"].items():
+            state |= {f"{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        states.append(copy.deepcopy(state))
+    assert trainer.progress.step == 9
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_flag_is_set_and_read_without_a_stall(tmp_path):
+    def optimizer(parameters):
+        return torch.optim.AdamW(parameters, fused=True)
+
+    trainer = poisoned_run(tmp_path, optimizer=optimizer, poison=True, without_stalls=True)
+    assert trainer.progress.step == 9
+    assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():

@@ -11,13 +11,13 @@ from loopwright.default_callbacks import (
     DEFAULT_CALLBACKS,
     LogMetricsCallback,
     MoveModulesToDeviceCallback,
-    NonFiniteLossError,
     PrintMetricsCallback,
     PrintProgressCallback,
     ProgressBarCallback,
     TerminateOnNaNCallback,
 )
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
+from loopwright.finite import NonFiniteLossError
 from loopwright.limits import LimitBatchesCallback, LimitEvalStepsCallback
 
 __all__ = [

@@ -70,6 +70,7 @@ FLOORS = {
     "config_file.py": 4,
     "datasets/": 4,
     "ema.py": 4,
+    "experiment_folder.py": 4,
     "finetuning.py": 4,
     "loop_callbacks/": 4,
     "loop_schedulers/": 4,

@@ -43,6 +43,7 @@ MODULES = (
     "loopwright.models",
     "loopwright.components",
     "loopwright.results",
+    "loopwright.experiment_folder",
     "loopwright.checkpoint_policy",
     "loopwright.weights_hash",
     "loopwright.memory",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from loopwright.experiment_folder import ExperimentFolder
 from loopwright.results import plots
 from loopwright.results.attention import AttentionHeatMap
 from loopwright.results.basic_metrics import AccuracyMetric
@@ -24,7 +25,6 @@ from loopwright.results.text_metrics import (
     sentence_bleu,
     token_f1,
 )
-from loopwright.tracking.folders import ExperimentFolder
 
 
 class _TextPackage(AbstractResultPackage):

@@ -1,5 +1,43 @@
-"""What is kept of an experiment of a TrainLoop."""
+"""What is kept of an experiment of a TrainLoop: folders, models, results and histories."""
 
+from loopwright.experiment_folder import ExperimentFolder, new_timestamp
+from loopwright.tracking.experiment_savers import (
+    FullPyTorchExperimentLocalSaver,
+    make_experiment_saver,
+    make_model_saver,
+)
+from loopwright.tracking.history_reports import (
+    GradientPlotter,
+    TrainingHistoryPlotter,
+    TrainingHistoryWriter,
+)
+from loopwright.tracking.hyperparameters import HyperParamSourceReporter, with_source_paths
+from loopwright.tracking.model_files import (
+    LocalSubOptimalModelRemover,
+    PyTorchLocalModelLoader,
+    PyTorchLocalModelSaver,
+)
+from loopwright.tracking.results_files import LocalResultsSaver, load_results
 from loopwright.tracking.training_history import TrainingHistory
+from loopwright.tracking.uploads import Uploader, make_uploader
 
-__all__ = ["TrainingHistory"]
+__all__ = [
+    "ExperimentFolder",
+    "FullPyTorchExperimentLocalSaver",
+    "GradientPlotter",
+    "HyperParamSourceReporter",
+    "LocalResultsSaver",
+    "LocalSubOptimalModelRemover",
+    "PyTorchLocalModelLoader",
+    "PyTorchLocalModelSaver",
+    "TrainingHistory",
+    "TrainingHistoryPlotter",
+    "TrainingHistoryWriter",
+    "Uploader",
+    "load_results",
+    "make_experiment_saver",
+    "make_model_saver",
+    "make_uploader",
+    "new_timestamp",
+    "with_source_paths",
+]

@@ -1,0 +1,200 @@
+"""The training history, and gradients, as files a person can read: plots, text and tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from loopwright.checkpoint import write_aside
+from loopwright.extras import require
+from loopwright.plain_values import to_plain
+from loopwright.results import plots
+
+PLOT_FORMATS = ("png", "pdf")
+TEXT_FORMATS = ("txt", "tsv", "csv")
+
+
+def check_format(file_format: str, known: Sequence[str]) -> None:
+    """Raise a `ValueError` that names the known formats."""
+    if file_format not in known:
+        raise ValueError(f"file_format is {file_format!r}; expected one of {', '.join(known)}.")
+
+
+class TrainingHistoryPlotter:
+    """Draws every metric that has two values or more.
+
+    Args:
+        experiment_results_local_path: The folder of the experiment's results.
+    """
+
+    def __init__(self, experiment_results_local_path: str | Path) -> None:
+        self.folder = Path(experiment_results_local_path)
+
+    def generate_report(
+        self, training_history: Any, plots_folder_name: str = "plots", file_format: str = "png"
+    ) -> list[list[str]]:
+        """Write one file per metric ("png") or one for all ("pdf"), and return [name, path] pairs.
+
+        Names are paths below the folder of results.
+        """
+        metrics = training_history.get_train_history_dict(flatten_dict=True)
+        drawn = {
+            name: _drawing(plots.plot_series, values, name)
+            for name, values in metrics.items()
+            if len(values) > 1 and all(_is_number(value) for value in values)
+        }
+        return _write_plots(self.folder, plots_folder_name, drawn, file_format)
+
+
+class GradientPlotter:
+    """Draws how the gradients of layers are distributed.
+
+    Args:
+        experiment_grad_results_local_path: The folder for the plots.
+    """
+
+    def __init__(self, experiment_grad_results_local_path: str | Path) -> None:
+        self.folder = Path(experiment_grad_results_local_path)
+
+    def generate_report(
+        self,
+        model_layer_gradients: Sequence[Any],
+        grad_plots_folder_name: str = "grad_plots",
+        file_format: str = "png",
+    ) -> list[list[str]]:
+        """Write one file per layer ("png") or one for all ("pdf"), and return [name, path] pairs.
+
+        Args:
+            model_layer_gradients: The gradients of each layer as one array, or None.
+            grad_plots_folder_name: The folder, or the file, below the plotter's.
+            file_format: "png" or "pdf".
+        """
+        drawn = {
+            f"layer_{index}": _drawing(plots.plot_histogram, gradients, f"Gradient, layer {index}")
+            for index, gradients in enumerate(model_layer_gradients)
+            if gradients is not None
+        }
+        return _write_plots(self.folder, grad_plots_folder_name, drawn, file_format)
+
+
+class TrainingHistoryWriter:
+    """Writes what each epoch added to the history.
+
+    Args:
+        experiment_results_local_path: The folder of the experiment's results; it may be set later.
+    """
+
+    def __init__(self, experiment_results_local_path: str | Path | None = None) -> None:
+        self.experiment_results_local_path = experiment_results_local_path
+        self._rows: list[dict[str, Any]] = []
+        self._lengths: dict[str, int] = {}
+
+    def generate_report(
+        self,
+        training_history: Any,
+        epoch: int,
+        file_name: str,
+        results_folder_name: str = "",
+        file_format: str = "txt",
+    ) -> tuple[str, str]:
+        """Add a row for an epoch and write the file anew; return its name and path.
+
+        A metric without a new value is left out of the row, so no value stands twice.
+
+        Args:
+            training_history: The history.
+            epoch: The epoch that ended, from 0.
+            file_name: The name of the file.
+            results_folder_name: A folder for it below that of results.
+            file_format: "txt", "tsv" or "csv".
+        """
+        check_format(file_format, TEXT_FORMATS)
+        if self.experiment_results_local_path is None:
+            raise ValueError("experiment_results_local_path is not set; set it to a folder.")
+        self._rows.append({"Epoch": epoch, **self._news(training_history)})
+        text = self._text() if file_format == "txt" else self._table(file_format)
+        name = Path(results_folder_name) / file_name
+        path = Path(self.experiment_results_local_path) / name
+
+        def write(aside: Path) -> None:
+            aside.write_text(text, encoding="utf-8", newline="")
+
+        write_aside(path, write)
+        return name.as_posix(), str(path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far, for checkpoints."""
+        return {"rows": [to_plain(row) for row in self._rows], "lengths": dict(self._lengths)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the rows that `state_dict` returned."""
+        self._rows, self._lengths = list(state["rows"]), dict(state["lengths"])
+
+    def _news(self, training_history: Any) -> dict[str, Any]:
+        metrics = training_history.get_train_history_dict(flatten_dict=True)
+        news = {
+            name: to_plain(values[-1])
+            for name, values in metrics.items()
+            if len(values) > self._lengths.get(name, 0)
+        }
+        self._lengths = {name: len(values) for name, values in metrics.items()}
+        return news
+
+    def _text(self) -> str:
+        blocks = []
+        for row in self._rows:
+            values = [f"{name}:\t{value}" for name, value in row.items() if name != "Epoch"]
+            blocks.append("\n".join([f"Epoch {row['Epoch']}", *values]))
+        return "\n\n".join(blocks) + "\n"
+
+    def _table(self, file_format: str) -> str:
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        file = io.StringIO()
+        delimiter = "\t" if file_format == "tsv" else ","
+        writer = csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        return file.getvalue()
+
+
+def _drawing(draw: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    return lambda: draw(*args)
+
+
+def _write_plots(
+    folder: Path, name: str, drawn: dict[str, Callable[[], Any]], file_format: str
+) -> list[list[str]]:
+    check_format(file_format, PLOT_FORMATS)
+    if file_format == "pdf":
+        path = folder / f"{name}.pdf"
+        return [[path.name, str(_save_pdf(path, drawn.values()))]] if drawn else []
+    return [[f"{name}/{path.name}", str(path)] for path in _save_each(folder / name, drawn)]
+
+
+def _save_each(folder: Path, drawn: dict[str, Callable[[], Any]]) -> Iterator[Path]:
+    for name, draw in drawn.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        file_name = re.sub(r"[^\w.=+-]+", "_", name)
+        yield plots.save_figure(draw(), folder / f"{file_name}.png")
+
+
+def _save_pdf(path: Path, drawings: Iterable[Callable[[], Any]]) -> Path:
+    pages = require("matplotlib.backends.backend_pdf", extra="plots").PdfPages
+
+    def write(aside: Path) -> None:
+        with pages(aside) as file:
+            for draw in drawings:
+                file.savefig(draw().figure)
+
+    write_aside(path, write)
+    return path
+
+
+def _is_number(value: Any) -> bool:
+    plain = to_plain(value)
+    is_named = plain in ("NaN", "Infinity", "-Infinity")
+    return is_named or (isinstance(plain, int | float) and not isinstance(plain, bool))

@@ -9,7 +9,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from loopwright.loop_callbacks import AbstractCallback
-from loopwright.trainloop import MultiLoss, MultiOptimizer, TrainLoop, TTModel
+from loopwright.trainloop import (
+    AbstractModelFeedDefinition,
+    MultiLoss,
+    MultiOptimizer,
+    TrainLoop,
+    TTModel,
+)
 
 
 class TinyModel(TTModel):
@@ -42,6 +48,16 @@ class TwoHeads(TinyModel):
         inputs, targets = batch_data
         first = criterion(self(inputs), targets)
         return MultiLoss({"first": first, "second": criterion(self.second(inputs), targets)})
+
+
+class Feed(AbstractModelFeedDefinition):
+    """Feeds plain modules."""
+
+    def get_loss(self, model: Any, batch_data: Any, criterion: Any, device: Any) -> Any:
+        return criterion(model(batch_data[0]), batch_data[1])
+
+    def get_predictions(self, model: Any, batch_data: Any, device: Any) -> Any:
+        return model(batch_data[0]), batch_data[1], {}
 
 
 def loader(num_samples: int = 14, batch_size: int = 4, **options: Any) -> Any:

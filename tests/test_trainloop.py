@@ -1,5 +1,6 @@
 """Training by a TrainLoop: the losses of a plain PyTorch loop, the order of calls, its length."""
 
+import itertools
 import random
 import re
 from typing import Any
@@ -266,6 +267,18 @@ def test_the_number_of_updates() -> None:
     assert loop.trainer.progress.step == 6
     assert loop.get_schedulers() == []
     assert loop.is_main_process() is True
+
+
+@pytest.mark.parametrize(("limit", "num_steps"), [("num_epochs", 4), ("num_iterations", 1)])
+def test_batches_that_complete_an_update_are_known(limit: str, num_steps: int) -> None:
+    """A-34, A-105: to callbacks that step with the optimizer."""
+    recorder = Recorder(lambda loop: loop.should_execute_optimizer_update())
+    make_loop(val=None).fit(**{limit: 2}, callbacks=[recorder], grad_accumulation=3)
+    ended = [(name, completes) for name, completes in recorder.calls if name[0] != "g"]
+    for (before, _), (name, completes) in itertools.pairwise(ended):
+        if name == "batch end":
+            assert completes == (before == "step")
+    assert recorder.names.count("step") == num_steps
 
 
 def test_early_stop_ends_training_after_the_epoch() -> None:

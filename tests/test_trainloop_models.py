@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Recorder, TinyModel, TwoHeads, adam, loader, make_loop, state_of
+from loops import Feed, Recorder, TinyModel, TwoHeads, adam, loader, make_loop, state_of
 from tiny import same, tiny_data, tiny_model
 from torch import nn
 
@@ -73,16 +73,6 @@ def test_the_basic_model_takes_all_but_the_last_as_inputs() -> None:
     predictions, targets, metadata = model.get_predictions([INPUTS, TARGETS], CPU)
     assert torch.equal(predictions, model.layers(INPUTS))
     assert (targets is TARGETS, metadata) == (True, {})
-
-
-class Feed(AbstractModelFeedDefinition):
-    """Feeds plain modules."""
-
-    def get_loss(self, model: Any, batch_data: Any, criterion: Any, device: Any) -> Any:
-        return criterion(model(batch_data[0]), batch_data[1])
-
-    def get_predictions(self, model: Any, batch_data: Any, device: Any) -> Any:
-        return model(batch_data[0]), batch_data[1], {}
 
 
 def test_a_plain_module_is_trained_with_a_feed_definition() -> None:
@@ -208,6 +198,21 @@ def test_losses_can_choose_their_optimizers() -> None:
     loop.fit(1)
     assert same(model.layers.parameters(), tiny_model().parameters())
     assert not same(model.second.parameters(), tiny_model().parameters())
+
+
+def test_an_optimizer_may_step_less_often() -> None:
+    """A-57: `MultiOptimizer.step` is called with the batch's index, and can be overridden."""
+
+    class FirstAtEvenBatches(MultiOptimizer):
+        def step(self, optimizer_idx: int, iteration: int, amp_grad_scaler: Any) -> None:
+            assert amp_grad_scaler.is_enabled() is False
+            if optimizer_idx or iteration % 2 == 0:
+                super().step(optimizer_idx, iteration, amp_grad_scaler)
+
+    model = TwoHeads()
+    optimizer = FirstAtEvenBatches([adam(model.layers), adam(model.second)])
+    TrainLoop(model, loader(), None, None, optimizer, nn.CrossEntropyLoss()).fit(2)
+    assert [int(each.state_dict()["state"][0]["step"]) for each in optimizer] == [4, 8]
 
 
 def test_a_loss_for_each_optimizer_is_needed() -> None:

@@ -1,18 +1,21 @@
 """loopwright: `default` is the plain Trainer, bar and history on; `lean` has no callbacks.
 
-`loader` is `default` over a DataLoader that the user made, `samples` the same for paired.py.
+`loader` is `default` over a DataLoader that the user made, `samples` the same for paired.py, and
+`trainloop` a TrainLoop over it that evaluates nothing by itself.
 """
 
 from typing import Any
 
 from clock import Clock
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from workloads import Work
 
 from loopwright.events import TrainerCallback
+from loopwright.loop_callbacks import AbstractCallback
 from loopwright.trainer import DEFAULT_CALLBACKS, Trainer
+from loopwright.trainloop import TrainLoop, TTBasicModel
 
 VARIANTS = ("default", "lean", "loader")
 
@@ -50,6 +53,9 @@ def make_trainer(work: Work, variant: str, *callbacks: TrainerCallback) -> Train
 
 def train(work: Work, clock: Clock, variant: str, *, evaluated: bool = False) -> None:
     """Trains all epochs; with `evaluated`, evaluates after each."""
+    if variant == "trainloop":
+        train_loop(work, clock)
+        return
     laps = Laps(clock, "eval_loss_epoch" if evaluated else "train_loss_epoch")
     make_trainer(work, variant, laps).train(
         TensorDataset(work.x, work.y),
@@ -57,6 +63,38 @@ def train(work: Work, clock: Clock, variant: str, *, evaluated: bool = False) ->
         eval_dataset=TensorDataset(work.eval_x, work.eval_y) if evaluated else None,
         per_device_batch_size=work.batch_size,
     )
+
+
+class Classifier(TTBasicModel):
+    """The workload's model."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.network = work.model()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the logits."""
+        return self.network(x)
+
+
+class LoopLaps(AbstractCallback):
+    """Ends the clock's lap with each epoch."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__("laps")
+        self.clock = clock
+
+    def on_epoch_end(self) -> None:
+        """Reads the history's newest value."""
+        self.clock.lap(self.train_loop_obj.train_history["accumulated_loss"][-1])
+
+
+def train_loop(work: Work, clock: Clock) -> None:
+    """Trains all epochs in a TrainLoop."""
+    model = Classifier(work)
+    arguments = (model, work.train_loader(), None, None, work.optimizer(model))
+    loop = TrainLoop(*arguments, nn.CrossEntropyLoss(), end_auto_eval=False)
+    loop.fit(num_epochs=work.epochs, callbacks=[LoopLaps(clock)])
 
 
 def evaluate(work: Work, clock: Clock, variant: str) -> None:

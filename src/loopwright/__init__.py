@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from loopwright.trainer import TrainerPlaceholderValues as TrainerPlaceholderValues
     from loopwright.trainer import TrainerWithTimmScheduler as TrainerWithTimmScheduler
     from loopwright.trainloop import TrainLoop as TrainLoop
+    from loopwright.trainloop import TrainLoopCheckpoint as TrainLoopCheckpoint
+    from loopwright.trainloop import TrainLoopCheckpointEndSave as TrainLoopCheckpointEndSave
+    from loopwright.trainloop import TrainLoopEndSave as TrainLoopEndSave
     from loopwright.trainloop import TTBasicModel as TTBasicModel
     from loopwright.trainloop import TTModel as TTModel
     from loopwright.weights_hash import fingerprint as fingerprint
@@ -39,6 +42,9 @@ _HOMES = {
     "TTBasicModel": "trainloop",
     "TTModel": "trainloop",
     "TrainLoop": "trainloop",
+    "TrainLoopCheckpoint": "trainloop",
+    "TrainLoopCheckpointEndSave": "trainloop",
+    "TrainLoopEndSave": "trainloop",
     "Trainer": "trainer",
     "TrainerCallback": "events",
     "TrainerPlaceholderValues": "trainer",
@@ -60,6 +66,9 @@ __all__ = [
     "TTBasicModel",
     "TTModel",
     "TrainLoop",
+    "TrainLoopCheckpoint",
+    "TrainLoopCheckpointEndSave",
+    "TrainLoopEndSave",
     "Trainer",
     "TrainerCallback",
     "TrainerPlaceholderValues",

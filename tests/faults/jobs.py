@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from faults import task
+from faults import loop_task, task
 from faults.runner import digest, peak_memory
 from loopwright import checkpoint_store, run_log
 from loopwright.callbacks import TrainerCallback
@@ -26,6 +26,11 @@ def train(
     """Run the task, or go on with it; end it at a step with a signal if asked to."""
     callbacks = [] if kill_at is None else [task.KillAt(kill_at, number)]
     return _ended(folder, *callbacks, **options)
+
+
+def train_loop(folder: str, name: str, **options: Any) -> dict[str, Any]:
+    """Train the task's TrainLoop, or go on with it."""
+    return {key: digest(value) for key, value in loop_task.run(folder, name, **options).items()}
 
 
 def _ended(folder: str, *callbacks: TrainerCallback, **options: Any) -> dict[str, Any]:

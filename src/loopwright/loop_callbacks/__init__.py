@@ -1,7 +1,13 @@
 """The callbacks of a TrainLoop."""
 
 from loopwright.loop_callbacks.base import AbstractCallback, AbstractExperimentCallback
+from loopwright.loop_callbacks.continuing import ModelLoadContinueTraining
 from loopwright.loop_callbacks.messages import Message, MessageHandling, MessageService
+from loopwright.loop_callbacks.saving import (
+    ModelCheckpoint,
+    ModelIterationCheckpoint,
+    ModelTrainEndSave,
+)
 
 __all__ = [
     "AbstractCallback",
@@ -9,4 +15,8 @@ __all__ = [
     "Message",
     "MessageHandling",
     "MessageService",
+    "ModelCheckpoint",
+    "ModelIterationCheckpoint",
+    "ModelLoadContinueTraining",
+    "ModelTrainEndSave",
 ]

@@ -22,7 +22,7 @@ class Message:
 
     key: str
     value: Any
-    msg_handling_settings: tuple[MessageHandling, ...]
+    msg_handling_settings: list[MessageHandling]
 
 
 class MessageService:
@@ -76,8 +76,8 @@ class MessageService:
 
 def _checked(
     given: MessageHandling | Sequence[MessageHandling],
-) -> tuple[MessageHandling, ...]:
-    settings = (given,) if isinstance(given, MessageHandling) else given
+) -> list[MessageHandling]:
+    settings = [given] if isinstance(given, MessageHandling) else given
     known = ", ".join(setting.name for setting in MessageHandling)
     if not isinstance(settings, Sequence) or not all(
         isinstance(setting, MessageHandling) for setting in settings
@@ -91,4 +91,4 @@ def _checked(
             f"msg_handling_settings is {[setting.name for setting in settings]}; only OVERWRITE "
             "combines with another. Give one of them."
         )
-    return tuple(settings)
+    return list(settings)

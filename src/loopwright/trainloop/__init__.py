@@ -10,6 +10,7 @@ from loopwright.trainloop.model import (
     TTBasicMultiGPUModel,
     TTModel,
 )
+from loopwright.trainloop.model_predict import PyTorchModelPredictor
 from loopwright.trainloop.multi_loss import MultiLoss, MultiOptimizer
 from loopwright.trainloop.parallel import TTDataParallel
 from loopwright.trainloop.predictions import (
@@ -18,6 +19,11 @@ from loopwright.trainloop.predictions import (
     append_predictions,
     keep_list_transf,
     torch_cat_transf,
+)
+from loopwright.trainloop.tracking_loops import (
+    TrainLoopCheckpoint,
+    TrainLoopCheckpointEndSave,
+    TrainLoopEndSave,
 )
 from loopwright.trainloop.train_loop import TrainLoop
 
@@ -31,11 +37,15 @@ __all__ = [
     "MultiGPUModelWrap",
     "MultiLoss",
     "MultiOptimizer",
+    "PyTorchModelPredictor",
     "TTBasicModel",
     "TTBasicMultiGPUModel",
     "TTDataParallel",
     "TTModel",
     "TrainLoop",
+    "TrainLoopCheckpoint",
+    "TrainLoopCheckpointEndSave",
+    "TrainLoopEndSave",
     "append_concat_predictions",
     "append_predictions",
     "keep_list_transf",

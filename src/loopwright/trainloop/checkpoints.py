@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loopwright.checkpoint import Snapshot, load_export, read_snapshot, take_snapshot
+from loopwright.checkpoint import Snapshot, read_snapshot, take_snapshot
 from loopwright.errors import CheckpointError
 from loopwright.plain_values import mask_secrets, to_plain
 from loopwright.training_state import check_fits, take_state
@@ -17,7 +16,7 @@ from loopwright.trainloop.multi_loss import MultiOptimizer
 if TYPE_CHECKING:
     from loopwright.trainloop.train_loop import TrainLoop
 
-REQUIRED = ("model_state_dict", "optimizer_state_dict", "epoch", "hyperparams")
+_REQUIRED = ("model_state_dict", "optimizer_state_dict", "epoch")
 _STATE = "training_state"
 
 
@@ -54,29 +53,17 @@ def _storable(value: Any) -> Any:
     return value if isinstance(value, torch.Tensor) else to_plain(value)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the file of a saved model onto the CPU, executing nothing.
+def exact_state(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the state of a Trainer in a saved model; None for one that was saved elsewhere.
 
     Raises:
-        CheckpointError: It cannot be read, or is no saved model.
+        CheckpointError: It is no saved model.
     """
-    try:
-        content = load_export(path)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from None
-    except Exception as error:  # unpickling errors of several kinds, all of them refusals
-        raise CheckpointError(
-            f"{path} holds objects that only executing code could load ({error}). Save it again "
-            "as numbers, strings, tensors, and lists and dicts of them."
-        ) from None
-    missing = [name for name in REQUIRED if name not in content]
+    missing = [name for name in _REQUIRED if name not in content]
     if missing:
-        raise CheckpointError(f"{path} is no saved model: it has no {', '.join(missing)}.")
-    return content
-
-
-def exact_state(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the state of a Trainer in a saved model; None for one that was saved elsewhere."""
+        raise CheckpointError(
+            f"The saved model has no {', '.join(missing)}, so it is not one of a TrainLoop."
+        )
     if _STATE not in content:
         return None
     saved = content[_STATE]
@@ -102,3 +89,29 @@ def load_weights(loop: TrainLoop, content: Mapping[str, Any]) -> None:
     loop.epoch = content["epoch"] + 1
     loop.total_iteration_idx = content.get("iteration_idx", -1)
     loop.trainer.run_history._set_epoch(content["epoch"] + 2)
+
+
+def load_schedulers(
+    schedulers: list[Any], saved: list[Any], *, ignore_saved: bool, ignore_missing: bool
+) -> None:
+    """Load the states of schedulers, in order.
+
+    Args:
+        schedulers: Those of the loop.
+        saved: Their states.
+        ignore_saved: Accept states without schedulers.
+        ignore_missing: Accept schedulers without states.
+
+    Raises:
+        CheckpointError: Their numbers differ, and that is not accepted.
+    """
+    if (not saved and ignore_missing) or (not schedulers and ignore_saved):
+        return
+    if len(saved) != len(schedulers):
+        raise CheckpointError(
+            f"The saved model has {len(saved)} schedulers and this loop {len(schedulers)}. Give "
+            "fit the same schedulers, or accept the difference with ignore_saved_schedulers or "
+            "ignore_missing_saved_schedulers."
+        )
+    for scheduler, state in zip(schedulers, saved, strict=True):
+        scheduler.load_state_dict(state)

@@ -42,6 +42,8 @@ class LoopTrainer(Trainer):
         self.loop = loop
         self.scaler_options = scaler_options
         self.evaluated: Losses = torch.zeros(())
+        self.loss_names: dict[str, str] = {}
+        """The loss that each of several optimizers follows."""
         self.optimizers = _by_name(loop.optimizer)
         super().__init__(
             loop.model,
@@ -95,11 +97,6 @@ class LoopTrainer(Trainer):
     def optimizer_list(self) -> list[Any]:
         """The optimizers, in order."""
         return list(self.optimizers.values()) if self._has_several else [self.optimizers]
-
-    @property
-    def completes_update(self) -> bool:
-        """Whether the micro-batch in work, or the one before, completes an update."""
-        return self._accumulation.completes_update
 
     # ------------------------------------------------------------- how long a run is
 
@@ -162,13 +159,12 @@ class LoopTrainer(Trainer):
                 f"{_count(self.loop.optimizer, 'optimizer')}. A MultiLoss and a MultiOptimizer go "
                 "together, with as many of each."
             )
-        last = len(loss) - 1
-        for position, index in enumerate(sorted(loss.optimizer_loss_map)):
-            self.update(
-                loss[loss.optimizer_loss_map[index]],
-                str(index),
-                retain_graph=loss.retain_graph_until_last and position < last,
-            )
+        names = loss.optimizer_loss_map
+        self.loss_names = {str(index): names[index] for index in sorted(names)}
+        left = len(loss)
+        for index, name in self.loss_names.items():
+            left -= 1
+            self.update(loss[name], index, retain_graph=loss.retain_graph_until_last and left > 0)
 
     def backward_step(self, loss: Any) -> None:
         """Run backward; a loss that is no tensor has a method for it."""
@@ -182,12 +178,26 @@ class LoopTrainer(Trainer):
     def optimizer_step(self) -> None:
         """Step the optimizer, between the callbacks for gradients."""
         if not self.loop.grad_cb_used:
-            super().optimizer_step()
+            self._step()
             return
         execute = self.loop.callbacks_handler.execute
         execute("on_after_gradient_update", int(self._turn or 0))
-        super().optimizer_step()
+        self._step()
         execute("on_after_optimizer_step")
+
+    def _step(self) -> None:
+        if self._turn is None:
+            super().optimizer_step()
+        else:
+            scaler = self._scalers.get(self._turn, self.loop.disabled_scaler)
+            self.loop.optimizer.step(int(self._turn), self.loop.iteration, scaler)
+
+    def optimizer_zero_grad(self) -> None:
+        """Drop the gradients of the optimizer in turn."""
+        if self._turn is None:
+            super().optimizer_zero_grad()
+        else:
+            self.loop.optimizer.zero_grad(int(self._turn), self.loop.iteration)
 
     def training_run_epoch_end(self) -> None:
         """Let the loop evaluate, and tell its callbacks."""
@@ -202,9 +212,11 @@ class LoopTrainer(Trainer):
         latest = self.run_history.get_latest_metric
         if not self._has_several:
             return _tensor(latest("train_loss_epoch"))
-        names = self.loop.loss_batch_accum[-1].optimizer_loss_map
         return MultiLoss(
-            {name: _tensor(latest(f"train_{i}_loss_epoch")) for i, name in sorted(names.items())}
+            {
+                name: _tensor(latest(f"train_{index}_loss_epoch"))
+                for index, name in self.loss_names.items()
+            }
         )
 
     def _track(self, tracker: LossTracker, loss: Any, count: Count) -> None:
@@ -285,6 +297,7 @@ class LoopState(TrainerCallback):
             "total_iteration_idx": loop.total_iteration_idx,
             "epoch": loop.epoch,
             "early_stop": loop.early_stop,
+            "loss_names": loop.trainer.loss_names,
             "callbacks": [[name, each.state_dict()] for name, each in loop.callbacks_with_state()],
             "generators": [generator_states(loader) for loader in loop.loaders],
         }
@@ -296,7 +309,7 @@ class LoopState(TrainerCallback):
             {name: list(values) for name, values in state["history"].items()}
         )
         loop.total_iteration_idx, loop.epoch = state["total_iteration_idx"], state["epoch"]
-        loop.early_stop = state["early_stop"]
+        loop.early_stop, loop.trainer.loss_names = state["early_stop"], state["loss_names"]
         saved = list(state["callbacks"])
         for name, callback in loop.callbacks_with_state():
             found = next((item for item in saved if item[0] == name), None)

@@ -97,10 +97,27 @@ class MultiLoss(MutableMapping[str, Any]):
 
 
 class MultiOptimizer:
-    """Is a list of optimizers, one for each loss of a `MultiLoss`."""
+    """Is a list of optimizers, one for each loss of a `MultiLoss`.
+
+    Override `step` for one that does not step in every update.
+    """
 
     def __init__(self, optimizer_list: list[Any]) -> None:
         self.optimizer_list = optimizer_list
+
+    def step(self, optimizer_idx: int, iteration: int, amp_grad_scaler: Any) -> None:
+        """Step an optimizer; the loop calls it.
+
+        Args:
+            optimizer_idx: Which.
+            iteration: The batch of the epoch, from 0.
+            amp_grad_scaler: The gradient scaler, disabled without mixed precision.
+        """
+        amp_grad_scaler.step(self.optimizer_list[optimizer_idx])
+
+    def zero_grad(self, optimizer_idx: int, iteration: int) -> None:
+        """Drop the gradients of an optimizer; the loop calls it."""
+        self.optimizer_list[optimizer_idx].zero_grad()
 
     def state_dict(self) -> list[Any]:
         """Return the states of the optimizers, in order."""

@@ -17,7 +17,13 @@ from loopwright.loop_schedulers.base import AbstractScheduler
 from loopwright.tracking.training_history import TrainingHistory
 from loopwright.train_arguments import check_numbers, check_optimizer
 from loopwright.trainloop.callbacks_handler import CallbacksHandler
-from loopwright.trainloop.checkpoints import checkpoint_of, exact_state, load_weights
+from loopwright.trainloop.checkpoints import (
+    checkpoint_of,
+    exact_state,
+    load_schedulers,
+    load_weights,
+)
+from loopwright.trainloop.evaluating import Evaluating
 from loopwright.trainloop.loop_trainer import LoopTrainer, Losses
 from loopwright.trainloop.model import ModelWrap, TTModel
 from loopwright.trainloop.multi_loss import MultiLoss
@@ -25,15 +31,13 @@ from loopwright.trainloop.parallel import TTDataParallel
 from loopwright.trainloop.predictions import (
     ModelPredictionStore,
     append_predictions,
-    join_metadata,
-    on_cpu,
     torch_cat_transf,
 )
 
 GPU_MODES = ("single", "dp", "ddp")
 
 
-class TrainLoop:
+class TrainLoop(Evaluating):
     """Trains a model over the loaders, with the optimizer and the criterion of a plain script.
 
     They are used as they are. It writes no files.
@@ -119,6 +123,7 @@ class TrainLoop:
         self.message_service = MessageService()
         self.callbacks: list[AbstractCallback] = []
         self.callbacks_handler = CallbacksHandler(self)
+        self.disabled_scaler = torch.amp.GradScaler(enabled=False)
         scaler_options = use_amp if isinstance(use_amp, dict) else {}
         uses_scaler = self.use_amp and self.device.type != "cpu"
         self.trainer = LoopTrainer(self, self.device, scaler_options if uses_scaler else None)
@@ -233,120 +238,6 @@ class TrainLoop:
             self.trainer.print(f"{metric}: {loss.item():.6g}")
             self.insert_metric_result_into_history(metric, loss.item())
 
-    # ------------------------------------------------------------ evaluation, prediction
-
-    def evaluate_loss_on_train_set(
-        self, force_prediction: bool = False, float_dict_format: bool = False
-    ) -> Any:
-        """Return the mean loss over the samples of the train loader; weights stay.
-
-        Args:
-            force_prediction: Compute it even where it is known for these weights.
-            float_dict_format: Return a float, or a dict of them, in place of tensors.
-
-        Returns:
-            A float64 scalar on the CPU, or a `MultiLoss` of them.
-        """
-        return self._loss("train", self.train_loader, force_prediction, float_dict_format)
-
-    def evaluate_loss_on_validation_set(
-        self, force_prediction: bool = False, float_dict_format: bool = False
-    ) -> Any:
-        """Do as `evaluate_loss_on_train_set` for the validation loader."""
-        return self._loss("validation", self.validation_loader, force_prediction, float_dict_format)
-
-    def evaluate_loss_on_test_set(
-        self, force_prediction: bool = False, float_dict_format: bool = False
-    ) -> Any:
-        """Do as `evaluate_loss_on_train_set` for the test loader."""
-        return self._loss("test", self.test_loader, force_prediction, float_dict_format)
-
-    def evaluate_model_loss(self, data_loader: Any) -> Losses:
-        """Return the mean loss over the samples of any loader."""
-        return self.trainer.mean_losses(data_loader)
-
-    def _loss(self, kind: str, loader: Any, force: bool, as_floats: bool) -> Any:
-        _check_loader(kind, loader)
-        made_by = (loader, self.model, self.criterion)
-        store, name, num_batches = self.prediction_store, f"{kind}_loss", self.total_iteration_idx
-        losses = None if force else store.get(name, made_by, num_batches)
-        if losses is None:
-            losses = self.evaluate_model_loss(loader)
-            store.put(name, made_by, num_batches, losses)
-        if not as_floats:
-            return losses
-        return losses.item().loss_dict if isinstance(losses, MultiLoss) else losses.item()
-
-    def predict_on_train_set(
-        self, force_prediction: bool = False, execute_callbacks: bool = False
-    ) -> tuple[Any, Any, dict[str, Any]]:
-        """Return predictions, targets and metadata for the train loader.
-
-        Args:
-            force_prediction: Compute them even where they are known for these weights.
-            execute_callbacks: Compute them, and call `on_after_batch_prediction` for each batch.
-        """
-        return self._predictions("train", self.train_loader, force_prediction, execute_callbacks)
-
-    def predict_on_validation_set(
-        self, force_prediction: bool = False, execute_callbacks: bool = False
-    ) -> tuple[Any, Any, dict[str, Any]]:
-        """Do as `predict_on_train_set` for the validation loader."""
-        loader = self.validation_loader
-        return self._predictions("validation", loader, force_prediction, execute_callbacks)
-
-    def predict_on_test_set(
-        self, force_prediction: bool = False, execute_callbacks: bool = False
-    ) -> tuple[Any, Any, dict[str, Any]]:
-        """Do as `predict_on_train_set` for the test loader."""
-        return self._predictions("test", self.test_loader, force_prediction, execute_callbacks)
-
-    def predict_with_model(
-        self,
-        data_loader: Any,
-        execute_callbacks: bool = False,
-        dataset_info: dict[str, Any] | None = None,
-    ) -> tuple[Any, Any, dict[str, Any]]:
-        """Return predictions, targets and metadata for any loader.
-
-        Args:
-            data_loader: The loader.
-            execute_callbacks: Call `on_after_batch_prediction` for each batch.
-            dataset_info: What those calls say about the data.
-        """
-        on_batch = None
-        if execute_callbacks:
-
-            def on_batch(*output: Any) -> None:
-                self.callbacks_handler.execute("on_after_batch_prediction", *output, dataset_info)
-
-        predictions: Any = []
-        targets: Any = []
-        metadata = []
-        for y_pred, y_true, about in self.trainer.batch_predictions(data_loader, on_batch):
-            predictions = self.collate_batch_pred_fn(y_pred, predictions)
-            targets = self.collate_batch_pred_fn(y_true, targets)
-            if about is not None:
-                metadata.append(about)
-        predictions, targets = map(self.pred_transform_fn, (predictions, targets))
-        joined = {name: on_cpu(value) for name, value in join_metadata(metadata).items()}
-        return on_cpu(predictions), on_cpu(targets), joined
-
-    def _predictions(
-        self, kind: str, loader: Any, force: bool, execute_callbacks: bool
-    ) -> tuple[Any, Any, dict[str, Any]]:
-        _check_loader(kind, loader)
-        made_by = (loader, self.model)
-        store, name = self.prediction_store, f"{kind}_predictions"
-        found = None
-        if not (force or execute_callbacks):
-            found = store.get(name, made_by, self.total_iteration_idx)
-        if found is None:
-            found = self.predict_with_model(loader, execute_callbacks, {"type": kind})
-            store.put(name, made_by, self.total_iteration_idx, found)
-        y_pred, y_true, metadata = found
-        return y_pred, y_true, dict(metadata)  # callers add to it
-
     # ------------------------------------------------------------------- what callbacks use
 
     def insert_metric_result_into_history(self, metric_name: str, metric_result: Any) -> None:
@@ -375,8 +266,15 @@ class TrainLoop:
         return epochs * updates_per_epoch + -(-rest // self.grad_accumulation)
 
     def should_execute_optimizer_update(self) -> bool:
-        """Tell whether the batch in work completes an update of the optimizer."""
-        return self.trainer.completes_update
+        """Tell whether the batch in work completes an update of the optimizer.
+
+        That is every `grad_accumulation` batches, and at the last batch of an epoch of known
+        length and of training.
+        """
+        done = self.iteration + 1
+        is_last = done == length_of(self.train_loader)
+        is_last |= bool(self.num_iterations) and self.total_iteration_idx + 1 == self.num_iterations
+        return is_last or done % self.grad_accumulation == 0
 
     def is_main_process(self) -> bool:
         """Tell whether this process is the one that writes: on one device it is."""
@@ -385,7 +283,7 @@ class TrainLoop:
     @property
     def amp_scaler(self) -> torch.amp.GradScaler:
         """The gradient scaler, disabled without mixed precision; the first of several."""
-        return next(iter(self.trainer._scalers.values()), torch.amp.GradScaler(enabled=False))
+        return next(iter(self.trainer._scalers.values()), self.disabled_scaler)
 
     # ----------------------------------------------------------------- saving, continuing
 
@@ -420,6 +318,14 @@ class TrainLoop:
             self.trainer.print("The saved model has no training state: its random states are new")
         elif allow_changes:
             self.continues_from["settings"] = {}
+
+    def load_schedulers(
+        self, saved: list[Any], *, ignore_saved: bool = False, ignore_missing: bool = False
+    ) -> None:
+        """Load the states of the loop's schedulers; see `ModelLoadContinueTraining`."""
+        load_schedulers(
+            self.get_schedulers(), saved, ignore_saved=ignore_saved, ignore_missing=ignore_missing
+        )
 
     def callbacks_with_state(self) -> Iterator[tuple[str, Any]]:
         """Give the callbacks that keep a state, but for schedulers, with their class names."""
@@ -480,11 +386,3 @@ def _data_parallel(model: Any, options: dict[str, Any]) -> Any:
     if isinstance(model, TTModel):
         return TTDataParallel(model, **options)
     return torch.nn.DataParallel(model, **options)
-
-
-def _check_loader(kind: str, loader: Any) -> None:
-    if loader is None:
-        raise ValueError(
-            f"There is no {kind} loader: this loop was made with {kind}_loader=None. Make it with "
-            "one to evaluate on it."
-        )

@@ -41,6 +41,7 @@ FLOORS = {
     "environment.py": 2,
     "events.py": 2,
     "finite.py": 2,
+    "forensics.py": 2,
     "hints.py": 2,
     "history.py": 2,
     "limits.py": 2,
@@ -93,6 +94,7 @@ FLOORS = {
     "experiment_config.py": 5,
     "experiment_parts.py": 5,
     "notebook.py": 5,
+    "replaying.py": 5,
     "resuming.py": 5,
     "trainloop/": 5,
 }

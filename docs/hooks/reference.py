@@ -18,6 +18,7 @@ MODULES = (
     "loopwright.callbacks",
     "loopwright.default_callbacks",
     "loopwright.finite",
+    "loopwright.forensics",
     "loopwright.limits",
     "loopwright.events",
     "loopwright.loop_map",

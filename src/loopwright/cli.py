@@ -135,7 +135,42 @@ def make_app() -> "typer.Typer":
                 allow_changes=allow_changes,
             )
 
+    @app.command()
+    def replay(
+        folder: Annotated[str, typer.Argument(help="The folder of the run.")],
+        config: Annotated[
+            str | None,
+            typer.Option(help="The YAML file that declares the run, where it names your code."),
+        ] = None,
+        device: Annotated[
+            str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps.")
+        ] = None,
+        debug: Annotated[
+            bool, typer.Option("--debug", help="Show the traceback of errors.")
+        ] = False,
+    ) -> None:
+        """Run the step again at which the loss of a run was not finite, and tell where it began.
+
+        Exit codes: 0 found, 1 failed or finite this time, 2 mistake in usage.
+        """
+        found = False
+        with _exit_codes(debug=debug):
+            found = _replay(folder, config, device)
+        if not found:
+            raise typer.Exit(EXIT_FAILED)
+
     return app
+
+
+def _replay(folder: str, config: str | None, device: str | None) -> bool:
+    """Print what was found, and return whether anything was."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    from loopwright.replaying import replay_declared
+
+    found = replay_declared(folder, config=config, device=device)
+    sys.stdout.write(f"{found}\n")
+    return found.place is not None
 
 
 def _train(

@@ -11,7 +11,8 @@ import torch
 
 from loopwright.device import LaggedValue
 from loopwright.events import TrainerCallback
-from loopwright.finite import NonFiniteLossError, StepGuard
+from loopwright.finite import BadStep, NonFiniteLossError, StepGuard
+from loopwright.forensics import FOLDER, save_bad_step
 from loopwright.hints import bottleneck_hint, fused_hint
 from loopwright.loaders import innermost
 from loopwright.progress_bar import ProgressBar
@@ -43,7 +44,8 @@ class TerminateOnNaNCallback(TrainerCallback):
     """Ends the run when a loss of training or evaluation is NaN or infinite.
 
     What the run leaves is what it was before that step: weights, optimizers, buffers, schedules,
-    and in a run with a folder random states.
+    and in a run with a folder random states. Such a run saves the step in `forensics`, to be run
+    again by `loopwright replay` or `loopwright.forensics.replay`.
 
     On a CPU each loss is read before its gradients exist. On an accelerator a flag on the device
     stops all changes from that step on; it is read twice a second without stalling, at the end of
@@ -98,6 +100,20 @@ class TerminateOnNaNCallback(TrainerCallback):
             except NonFiniteLossError as bad:
                 trainer._stop = bad.with_traceback(None)
         self.triggered = isinstance(trainer._stop, NonFiniteLossError)
+        if trainer._guard is not None and trainer._guard.bad is not None:
+            _save_bad_step(trainer, trainer._guard.bad)
+
+
+def _save_bad_step(trainer: Trainer, bad: BadStep) -> None:
+    if trainer.run_dir is None:
+        return
+    folder = trainer.run_dir / FOLDER
+    try:
+        save_bad_step(trainer, bad, folder)
+    except OSError as error:
+        trainer.print(f"The step could not be saved in {folder}: {error}")
+    else:
+        trainer.print(f"Saved the step in {folder}. Run it again: loopwright replay {folder}")
 
 
 class PrintProgressCallback(TrainerCallback):

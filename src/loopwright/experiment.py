@@ -44,6 +44,7 @@ from loopwright.experiment_parts import (
     place_files,
 )
 from loopwright.fitted import Fitted
+from loopwright.forensics import Replay, replay
 from loopwright.history import InMemoryRunHistory
 from loopwright.placeholders import replace_trainer_placeholder_values
 from loopwright.problems import Problem
@@ -294,6 +295,33 @@ class Experiment:
             parts, data = self._prepare(Stages(), fitted)
             parts.model = fitted.model
             return self._test(self._make_trainer(parts, None, ()), data)
+
+    def replay(self, folder: str | Path, *, device: str | None = None) -> Replay:
+        """Run the step again at which a run of this experiment stopped, and find why.
+
+        The random generators of the caller are left as they were.
+
+        Args:
+            folder: the folder of the run, or `forensics` in it.
+            device: where to run it; by default as declared.
+
+        Raises:
+            ConfigurationError: parts do not fit together.
+            CheckpointError: there is no such step, it is damaged, or it does not fit.
+        """
+        run = self.spec.run
+        with preserved_random_states(), _cpu_threads(run.threads):
+            parts, problems = make_parts(self.spec, self.dataset.dataset)
+            raise_problems(problems, self._source)
+            trainer = Trainer(
+                parts.model,
+                parts.loss,
+                parts.optimizer,
+                callbacks=(),
+                device=device or run.device,
+                precision=run.precision,
+            )
+            return replay(folder, trainer)
 
     def predict(self, X: Any, batch_size: int | None = None) -> np.ndarray:
         """Return predictions for raw samples (see `Fitted.predict`).
@@ -658,7 +686,8 @@ def _raise_if_not_finite(trainer: Trainer) -> None:
         if isinstance(callback, TerminateOnNaNCallback) and callback.triggered:
             raise DivergedError(
                 f"{trainer.stop_reason} Lower the learning rate, or clip gradients with "
-                "model.training.gradient_clip_norm."
+                "model.training.gradient_clip_norm. To find where it began: loopwright replay "
+                f"{trainer.run_dir}"
             )
 
 

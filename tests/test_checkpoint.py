@@ -1,38 +1,17 @@
-"""Exported files and state folders: whole or not there, and never executed."""
+"""State folders: whole or not there, and never executed."""
 
-import enum
 import json
 import os
-import pickle
-from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from loopwright import checkpoint
-from loopwright.checkpoint import load_export, read_state, save_export, write_state
+from loopwright.checkpoint import read_state, write_state
 from loopwright.errors import CheckpointError
-
-
-class Colour(enum.IntEnum):
-    """Is an int that is loaded by importing a class."""
-
-    RED = 1
-
-
-class Bomb:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return (open, (str(self.path), "w"))
-
 
 TREE: dict[str, Any] = {
     "int": 3,
@@ -143,62 +122,3 @@ def test_no_state_holds_a_pickle(tmp_path: Path) -> None:
     write_state(tmp_path / "state", {"weights": torch.ones(2)})
     assert {path.suffix for path in (tmp_path / "state").iterdir()} == {".json", ".safetensors"}
     json.loads((tmp_path / "state" / "state.json").read_text())
-
-
-# --------------------------------------------------------------------- exported files
-
-
-def test_an_export_loads_without_executing_anything(tmp_path: Path) -> None:
-    """P-75."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    content = {
-        "model": model.state_dict(),
-        "counter": Counter([1, 1]),
-        "ordered": OrderedDict(a=1),
-        "numpy": {"score": np.float64(0.5), "count": np.int64(3)},
-        "plain": [1, 2.0, "a", None, True, (1,), {2}, torch.float32, torch.Size([1])],
-    }
-    save_export(content, tmp_path / "a.pt")
-    found = load_export(tmp_path / "a.pt")
-    assert found["numpy"] == {"score": 0.5, "count": 3}
-    assert found["plain"] == content["plain"]
-    assert found["counter"] == content["counter"]
-    assert found["model"]._metadata == content["model"]._metadata  # type: ignore[attr-defined]
-    model.load_state_dict(found["model"])
-    assert isinstance(content["numpy"]["score"], np.float64)  # type: ignore[index]
-
-
-@pytest.mark.parametrize(
-    "value",
-    [object(), Colour.RED, print, nn.Linear(1, 1)],
-    ids=["object", "enum", "function", "module"],
-)
-def test_what_would_execute_code_is_refused(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"extra\.inner\[0\]"):
-        save_export({"extra": {"inner": [value]}}, tmp_path / "a.pt")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_with_code_is_not_executed(tmp_path: Path) -> None:
-    witness = tmp_path / "witness"
-    torch.save({"model_state_dict": Bomb(witness)}, tmp_path / "evil.pt")
-    with pytest.raises(pickle.UnpicklingError):
-        load_export(tmp_path / "evil.pt")
-    assert not witness.exists()
-
-
-def test_an_export_appears_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "new" / "a.pt"
-    save_export({"a": 1}, path)
-
-    def half(content: Any, target: Path) -> None:
-        Path(target).write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(KeyboardInterrupt):
-        save_export({"a": 2}, path)
-    assert load_export(path) == {"a": 1}
-    assert os.listdir(path.parent) == ["a.pt"]

@@ -40,6 +40,7 @@ FLOORS = {
     "device.py": 2,
     "environment.py": 2,
     "events.py": 2,
+    "exports.py": 2,
     "finite.py": 2,
     "forensics.py": 2,
     "hints.py": 2,

@@ -9,8 +9,8 @@ from loops import Feed, TinyModel, TwoHeads, adam, loader, make_loop, state_of
 from tiny import same, tiny_data
 from torch import nn
 
-from loopwright.checkpoint import load_export, save_export
 from loopwright.errors import CheckpointError
+from loopwright.exports import load_export, save_export
 from loopwright.loop_callbacks import AbstractCallback
 from loopwright.loop_schedulers import AbstractScheduler
 from loopwright.seed import set_seed

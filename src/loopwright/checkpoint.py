@@ -1,4 +1,4 @@
-"""What is saved of a run: exported `.pt` files, and state folders of JSON and safetensors.
+"""What is saved of a run: state folders of JSON and safetensors.
 
 Nothing here is ever loaded by executing it, and nothing is half-written: files and folders are
 written aside, flushed to disk and renamed.
@@ -12,9 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,6 @@ _TREE, _MANIFEST = "state.json", "manifest.json"
 _LARGEST_JSON = 2**28  # bytes; a tree of numbers far larger than any history
 _LARGEST_MANIFEST = 2**20
 _PLAIN = (bool, int, float, str, type(None))
-_EXPORTED = (*_PLAIN, complex, bytes, bytearray, torch.dtype, torch.device, torch.Size)
 
 
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
@@ -58,45 +55,6 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def save_export(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a `.pt` file that `torch.load(path, weights_only=True)` reads.
-
-    Raises:
-        CheckpointError: An entry is of a type that such a load refuses; nothing is written.
-    """
-    plain = {key: _exportable(value, key) for key, value in content.items()}
-    write_aside(Path(path), lambda aside: torch.save(plain, aside))
-
-
-def load_export(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a `.pt` file onto the CPU, executing nothing."""
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return content
-
-
-def _exportable(value: Any, where: str) -> Any:
-    """Return a value with the numbers of numpy in it as Python's, if loading it runs no code.
-
-    Types are compared exactly: a subclass, such as an enum, would be loaded by importing it.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    kind = type(value)
-    if kind in (dict, OrderedDict, Counter):
-        plain = copy(value)  # keeps the versions that the state of a module has as an attribute
-        for key, item in value.items():
-            plain[key] = _exportable(item, f"{where}.{key}")
-        return plain
-    if kind in (list, tuple, set):
-        return kind(_exportable(v, f"{where}[{i}]") for i, v in enumerate(value))
-    if kind in _EXPORTED or isinstance(value, torch.Tensor):
-        return value
-    raise CheckpointError(
-        f"{where} is a {kind.__name__}, which a checkpoint cannot hold: loading it would execute "
-        "code. Save numbers, strings, tensors, and lists and dicts of them."
-    )
 
 
 @dataclass(frozen=True)

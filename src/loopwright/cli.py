@@ -205,8 +205,15 @@ def _train(
 def _resuming_command(config: str, overrides: list[str], options: dict[str, Any]) -> str:
     words = ["loopwright", "train", config, "--resume"]
     words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    words += [word for override in overrides for word in ("--set", override)]
+    words += [word for override in overrides for word in ("--set", _without_secret(override))]
     return shlex.join(words)
+
+
+def _without_secret(override: str) -> str:
+    from loopwright.plain_values import MASK, looks_secret
+
+    key, sign, _ = override.partition("=")
+    return f"{key}{sign}{MASK}" if looks_secret(key) else override
 
 
 def _read_experiment(config: str, overrides: list[str], options: dict[str, Any]) -> "Experiment":
@@ -278,7 +285,9 @@ def _tell_end(message: str, error: BaseException) -> None:
 
 
 def _tell(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
+    from loopwright.plain_values import mask_secrets
+
+    sys.stderr.write(f"{mask_secrets(message)}\n")
 
 
 def _version() -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loopwright.errors import ConfigurationError
+from loopwright.plain_values import MASK, looks_secret
 
 
 class _Missing:
@@ -35,7 +36,9 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.source}: " if self.source else ""
-        got = "" if self.value is MISSING else f", got {_shorten(self.value)}"
+        is_secret = any(looks_secret(str(part)) for part in self.path)
+        value = MASK if is_secret else _shorten(self.value)
+        got = "" if self.value is MISSING else f", got {value}"
         hint = f'. Did you mean "{self.suggestion}"?' if self.suggestion else ""
         return f"{where}{write_path(self.path)}: {self.message}{got}{hint}"
 

@@ -135,7 +135,7 @@ class RunFolder:
         self._end("stopped", message)
 
     def _end(self, status: str, message: str) -> None:
-        self._status["message"] = message
+        self._status["message"] = mask_secrets(message)
         self._set_status(status)
         write_report(self.path)
 

@@ -33,6 +33,7 @@ from loopwright.device import (
 )
 from loopwright.ends import StopRequested
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
+from loopwright.exports import load_export, save_export
 from loopwright.feed import Feed
 from loopwright.finite import StepGuard
 from loopwright.history import (
@@ -865,22 +866,31 @@ class Trainer:
             content["scheduler_state_dict"] = states_of(self.scheduler)
         content.update(checkpoint_kwargs or {})
         if local_process_index() == 0 if save_per_node else process_index() == 0:
-            saved.save_export(content, save_path)
+            save_export(content, save_path)
 
     def load_checkpoint(
         self,
         checkpoint_path: str | os.PathLike[str],
         load_optimizer: bool = True,
         load_scheduler: bool = True,
+        *,
+        trusted: Collection[str] = (),
     ) -> dict[str, Any]:
         """Restore from a file of `save_checkpoint`, and return all that it holds.
 
+        Args:
+            checkpoint_path: The file.
+            load_optimizer: Whether to restore the optimizer, if it is in the file.
+            load_scheduler: Whether to restore the scheduler, if it is in the file.
+            trusted: Exact paths such as "package.module:Name" of classes that a file of another
+                program may name; nothing else in it is imported or executed.
+
         Raises:
             ValueError: The file holds an optimizer or a scheduler and the trainer has none.
-            CheckpointError: The file does not fit the model or the optimizer. Nothing is restored
-                in either case.
+            CheckpointError: The file does not fit the model or the optimizer, is damaged, or names
+                code that is not trusted. Nothing is restored in any case.
         """
-        content = saved.load_export(checkpoint_path)
+        content = load_export(checkpoint_path, trusted=trusted)
         targets = {"model_state_dict": self.get_model(keep_torch_compile=False)}
         if load_optimizer and "optimizer_state_dict" in content:
             targets["optimizer_state_dict"] = self._target("optimizer")

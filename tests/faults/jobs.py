@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from loopwright.callbacks import TrainerCallback
 from loopwright.checkpoint import read_state
 from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.errors import CheckpointError, RunInterrupted
+from loopwright.exports import load_export
 from loopwright.trainer import Trainer
 
 
@@ -215,9 +217,18 @@ def full_disk(
 
 def read(folder: str) -> dict[str, Any]:
     """Read a state folder, and report what came of it and the memory it took."""
+    return _measured(read_state, folder)
+
+
+def read_export(path: str) -> dict[str, Any]:
+    """Read an exported file, and report the same."""
+    return _measured(load_export, path)
+
+
+def _measured(reads: Callable[[str], Any], path: str) -> dict[str, Any]:
     before = peak_memory()
     try:
-        report: dict[str, Any] = {"state": digest(read_state(folder)), "error": None}
+        report: dict[str, Any] = {"state": digest(reads(path)), "error": None}
     except CheckpointError as error:
         report = {"error": str(error)}
     return {**report, "memory": peak_memory() - before}

@@ -6,7 +6,9 @@ import pickle
 import random
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,72 @@ def hostile_trees() -> dict[str, bytes]:
         "tuple of none": b'{"a":{"$tuple":null}}',
         "wrong padding": b'{"a":{"$bytes":"a"}}',
     }
+
+
+def hostile_exports(witness: Path) -> dict[str, Callable[[Path], None]]:
+    """Return what writes each file; those of torch.save hold records below a folder."""
+    bomb = pickle.dumps({"a": Bomb(witness)}, protocol=2)
+    plain = pickle.dumps({"a": "a" * 1_000_000}, protocol=2)
+    large = pickle.dumps({"a": "a" * 200_000_000}, protocol=2)
+    array = pickle.dumps({"a": Grows()}, protocol=2)
+    storage = pickle.dumps({"a": 1}, protocol=2)[:-2] + b"c__builtin__\neval\n."
+    files: dict[str, Callable[[Path], None]] = {
+        name: (lambda path, c=content: path.write_bytes(c))
+        for name, content in {
+            "no archive": bomb,
+            "no archive 4": pickle.dumps(Bomb(witness)),
+            "half an archive": b"PK\x03\x04" + bomb,
+            "empty": b"",
+        }.items()
+    }
+    archives: dict[str, tuple[bytes, dict[str, bytes], int]] = {
+        "code": (bomb, {}, zipfile.ZIP_STORED),
+        "code behind numbers": (storage, {}, zipfile.ZIP_STORED),
+        "climbs": (plain, {"../../evil": b"evil"}, zipfile.ZIP_STORED),
+        "climbs inside": (plain, {"a/../../evil": b"evil"}, zipfile.ZIP_STORED),
+        "absolute": (plain, {"/tmp/evil": b"evil"}, zipfile.ZIP_STORED),
+        "climbs on Windows": (plain, {"a\\..\\evil": b"evil"}, zipfile.ZIP_STORED),
+        "packed 1000 times": (large, {}, zipfile.ZIP_DEFLATED),
+        "packed on the side": (plain, {"a/data/0": bytes(200_000_000)}, zipfile.ZIP_DEFLATED),
+        "absurd bytearray": (array, {}, zipfile.ZIP_STORED),
+        "cut": (plain[:-2], {}, zipfile.ZIP_STORED),
+        "no pickle": (b"\xff" * 100, {}, zipfile.ZIP_STORED),
+        "absurd text": (b"\x80\x02X\xff\xff\xff\x7fa.", {}, zipfile.ZIP_STORED),
+    }
+    for name, (content, others, compression) in archives.items():
+        files[name] = partial(
+            write_archive, content=content, others=others, compression=compression
+        )
+    return files
+
+
+class Grows:
+    def __reduce__(self) -> Any:
+        return (bytearray, (10**9,))
+
+
+def write_archive(path: Path, content: bytes, others: dict[str, bytes], compression: int) -> None:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, each in {"a/data.pkl": content, "a/version": b"3\n", **others}.items():
+            archive.writestr(name, each)
+
+
+def test_hostile_exports(server: Server, tmp_path: Path) -> None:
+    """Files as of `save_checkpoint`: nothing executed or written, no memory beyond their size."""
+    witness, folder = tmp_path / "witness", tmp_path / "files"
+    folder.mkdir()
+    for number, (name, write) in enumerate(hostile_exports(witness).items()):
+        path = folder / f"{number}.pt"
+        write(path)
+        size = path.stat().st_size
+        ended = server.run("read_export", path=path, timeout=30)
+        assert ended["report"] is not None, (name, ended)
+        assert str(path) in (ended["report"]["error"] or ""), name
+        assert ended["report"]["memory"] < size + 64 * 2**20, name
+        assert not witness.exists(), name
+        path.unlink()
+    assert os.listdir(tmp_path) == ["files"]
+    assert os.listdir(folder) == []
 
 
 NO_FILE = {"bytes": 4, "sha256": sha256(b"evil").hexdigest()}

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from loopwright.checkpoint import save_export
 from loopwright.errors import CheckpointError
 from loopwright.experiment_folder import ExperimentFolder, new_timestamp
+from loopwright.exports import save_export
 from loopwright.tracking.uploads import Uploader
 
 REQUIRED = ("model_state_dict", "optimizer_state_dict", "epoch", "hyperparams")

@@ -80,6 +80,7 @@ FLOORS = {
     "models/": 4,
     "plots.py": 4,
     "problems.py": 4,
+    "trainers/": 4,
     "registry.py": 4,
     "results/": 4,
     "tracking/": 4,

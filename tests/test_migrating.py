@@ -16,6 +16,7 @@ def names_in(page: str, library: str) -> list[tuple[str, str]]:
 
 NAMES = names_in("pytorch-accelerated.md", "pytorch_accelerated")
 AITOOLBOX = names_in("aitoolbox.md", "aitoolbox")
+LERNOMATIC = names_in("lernomatic.md", "lernomatic")
 
 
 def test_the_page_lists_all_that_the_library_ships():
@@ -81,3 +82,18 @@ def test_new_name_can_be_imported(old, new):
         home, _, name = new.rpartition(".")
         assert hasattr(importlib.import_module(home), name), f"{new} (formerly {old})"
         assert name == old.rpartition(".")[2]
+
+
+def test_the_page_lists_lernomatics_trainers_models_and_schedules():
+    schedules = ["Step", "LinearDecay", "LogDecay", "ExponentialDecay", "WarmRestart", "Triangular"]
+    schedules += ["InvTriangular", "TriangularExp", "Triangular2", "Triangular2Exp", "EpochSet"]
+    shipped = [f"{name}Scheduler" for name in [*schedules, "LR", "Mtm", "TriangularMtm"]]
+    shipped += ["TriangularDecayWhenAcc", "DecayWhenAcc", "DecayWhenEpoch", "DecayToEpoch"]
+    shipped += ["Trainer", "LernomaticModel", "Inferrer"]
+    assert set(shipped) <= {old.rpartition(".")[2] for old, _ in LERNOMATIC}
+
+
+@pytest.mark.parametrize(("old", "new"), LERNOMATIC)
+def test_what_stands_for_a_name_of_lernomatic_can_be_imported(old, new):
+    home, _, name = new.rpartition(".")
+    assert hasattr(importlib.import_module(home), name), f"{new} (formerly {old})"

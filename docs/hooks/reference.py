@@ -27,6 +27,7 @@ MODULES = (
     "loopwright.placeholders",
     "loopwright.schedulers",
     "loopwright.plots",
+    "loopwright.trainers",
     "loopwright.data",
     "loopwright.ema",
     "loopwright.finetuning",

@@ -509,11 +509,7 @@ class Trainer:
         self.train_epoch_start()
         self.callback_handler.call_event("on_train_epoch_start", self)
         began = time.perf_counter()
-        for batch in self._feed.train_batches(self, train_dl):
-            self._run_train_step(batch)
-            if self._reached_max_steps():
-                break
-            self._keeper.save_if_due(self)
+        self._run_train_batches(train_dl)
         if self._accumulation.is_open:  # data of unknown length ended inside an update
             self._complete_open_update()
         if self._guard is not None:
@@ -523,6 +519,14 @@ class Trainer:
         self._record_train_losses()
         self.callback_handler.call_event("on_train_epoch_end", self)
         self.progress.epoch_is_trained = True
+
+    def _run_train_batches(self, train_dl: Any) -> None:
+        """Run the micro-batches that are left of an epoch."""
+        for batch in self._feed.train_batches(self, train_dl):
+            self._run_train_step(batch)
+            if self._reached_max_steps():
+                break
+            self._keeper.save_if_due(self)
 
     def _run_train_step(self, batch: Any) -> None:
         """Run one micro-batch, and the update that it completes."""

@@ -48,17 +48,21 @@ class FunctionScheduler(SchedulerBase):
 
     def get_updated_values(self, num_updates: int) -> list[Any]:
         """Return the value of each group after `num_updates` optimizer updates."""
-        value = self.function(num_updates, self._epoch(), self._accuracy())
-        if isinstance(self.function, ScheduleFunction):
-            self.function.record(value)
+        value = self.value_after(num_updates)
         if self.param_group_field == "betas":
             return [(value, *group["betas"][1:]) for group in self.optimizer.param_groups]
         return [value] * len(self.optimizer.param_groups)
 
+    def value_after(self, num_updates: int) -> float:
+        """Return the value of the function after `num_updates` updates, in the present epoch."""
+        return self.function(num_updates, self._epoch(), self._accuracy())
+
     def step(self) -> None:
-        """Set the values after one more update."""
+        """Set the values after one more update; a `ScheduleFunction` keeps it in its history."""
         self.num_updates += 1
         self.step_update(self.num_updates)
+        if isinstance(self.function, ScheduleFunction) and self.function.lr_history_size:
+            self.function.record(self.value_after(self.num_updates))
 
     def begin_epoch(self) -> None:
         """Set the values again, now that the epoch has a new number."""

@@ -29,6 +29,7 @@ PAIRS = [
     ("W1", "loader", "loader", 15),
     ("W1", "samples", "samples", 15),
     ("W1", "trainloop", "loader", 15),
+    ("W1", "reevaluated", "reevaluated", 15),
     ("W2", "default", "fused", 9),
     ("W2", "loader", "loader", 9),
     ("W2", "samples", "samples", 9),

@@ -129,6 +129,21 @@ def test_a_continued_run_ends_with_the_same_bits(
     assert counted_again.count == counted.count == 16
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("where", WHERE)
+def test_workers_change_nothing(where: str, tmp_path: Path) -> None:
+    """A-77: over a loader with workers, whose dataset draws in them."""
+    runs = []
+    for continues in (False, True):
+        set_seed(123 if continues else 5)
+        loop = make_loop(train=loader(shuffle=True, num_workers=2), end_auto_eval=False)
+        callback: Any = Saves(tmp_path / "saved.pth", **WHERE[where])
+        loop.fit(3, callbacks=[Restores(tmp_path / "saved.pth") if continues else callback])
+        runs.append(loop)
+    assert same(state_of(runs[0]), state_of(runs[1]))
+    assert runs[0].train_history.train_history == runs[1].train_history.train_history
+
+
 def saved_after(epoch: int, path: Path, **options: Any) -> Any:
     set_seed(5)
     loop = make_loop(**options)

@@ -81,6 +81,18 @@ def test_predictions_can_be_collected_otherwise() -> None:
     assert loop.predict_on_test_set() == (["word 4", "word 1"], [4, 1], {})
 
 
+def test_a_prediction_that_fails_leaves_the_model_as_it_was() -> None:
+    def fails(*args: Any) -> Any:
+        raise RuntimeError("collating failed")
+
+    loop = three_loaders(collate_batch_pred_fn=fails)
+    with pytest.raises(RuntimeError, match="collating failed") as caught:
+        loop.predict_on_test_set()
+    assert torch.is_grad_enabled()
+    assert loop.model.training
+    del caught
+
+
 def test_metadata_is_joined_by_kind() -> None:
     """A-52."""
     one = {"a": [1], "b": torch.ones(1, 2), "c": np.zeros((1, 3))}

@@ -64,6 +64,22 @@ class OverLoader(InMemory):
         return total / steps
 
 
+class Reevaluated(OverLoader):
+    """The same, with the mean loss of the training data after each epoch."""
+
+    def epoch(self) -> float:
+        """Trains one epoch, evaluates it, and returns the evaluated loss."""
+        super().epoch()
+        self.model.eval()
+        total, steps = 0.0, 0
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for x, y in self.loader:
+                total += cross_entropy(self.model(x), y).item()
+                steps += 1
+        self.model.train()
+        return total / steps
+
+
 class Slices:
     """The evaluation data as slices, nothing copied."""
 
@@ -80,6 +96,8 @@ def repeated(work: Work, kind: str, variant: str) -> Callable[[], Any]:
     """Returns what one lap runs: a function without arguments."""
     if kind == "predict":
         return predicting(work, variant)
+    if variant == "reevaluated":
+        return Reevaluated(work).epoch
     over_loader = variant in ("loader", "samples")
     run = OverLoader(work, variant) if over_loader else InMemory(work, fused=variant == "fused")
     return run.epoch if kind == "train" else evaluating(work, run, variant)

@@ -1,7 +1,8 @@
 """loopwright: `default` is the plain Trainer, bar and history on; `lean` has no callbacks.
 
 `loader` is `default` over a DataLoader that the user made, `samples` the same for paired.py, and
-`trainloop` a TrainLoop over it that evaluates nothing by itself.
+`trainloop` a TrainLoop over it that evaluates nothing by itself; `reevaluated` is one as it comes,
+which evaluates the training data again after each epoch.
 """
 
 from typing import Any
@@ -53,8 +54,8 @@ def make_trainer(work: Work, variant: str, *callbacks: TrainerCallback) -> Train
 
 def train(work: Work, clock: Clock, variant: str, *, evaluated: bool = False) -> None:
     """Trains all epochs; with `evaluated`, evaluates after each."""
-    if variant == "trainloop":
-        train_loop(work, clock)
+    if variant in ("trainloop", "reevaluated"):
+        train_loop(work, clock, end_auto_eval=variant == "reevaluated")
         return
     laps = Laps(clock, "eval_loss_epoch" if evaluated else "train_loss_epoch")
     make_trainer(work, variant, laps).train(
@@ -89,11 +90,11 @@ class LoopLaps(AbstractCallback):
         self.clock.lap(self.train_loop_obj.train_history["accumulated_loss"][-1])
 
 
-def train_loop(work: Work, clock: Clock) -> None:
+def train_loop(work: Work, clock: Clock, *, end_auto_eval: bool) -> None:
     """Trains all epochs in a TrainLoop."""
     model = Classifier(work)
     arguments = (model, work.train_loader(), None, None, work.optimizer(model))
-    loop = TrainLoop(*arguments, nn.CrossEntropyLoss(), end_auto_eval=False)
+    loop = TrainLoop(*arguments, nn.CrossEntropyLoss(), end_auto_eval=end_auto_eval)
     loop.fit(num_epochs=work.epochs, callbacks=[LoopLaps(clock)])
 
 

@@ -47,7 +47,7 @@ def checkpoint_of(loop: TrainLoop, hyperparams: Mapping[str, Any]) -> dict[str, 
 def _storable(value: Any) -> Any:
     """Return a value that a safe file can hold; what it cannot is described in words."""
     if isinstance(value, Mapping):
-        return {key: _storable(item) for key, item in value.items() if isinstance(key, (str, int))}
+        return {str(key): _storable(item) for key, item in value.items()}
     if type(value) in (list, tuple, set):
         return type(value)(_storable(item) for item in value)
     return value if isinstance(value, torch.Tensor) else to_plain(value)

@@ -107,20 +107,21 @@ class Evaluating:
             execute_callbacks: Call `on_after_batch_prediction` for each batch.
             dataset_info: What those calls say about the data.
         """
-        on_batch = None
-        if execute_callbacks:
-
-            def on_batch(*output: Any) -> None:
-                self.callbacks_handler.execute("on_after_batch_prediction", *output, dataset_info)
-
         predictions: Any = []
         targets: Any = []
         metadata = []
-        for y_pred, y_true, about in self.trainer.batch_predictions(data_loader, on_batch):
+
+        def take(y_pred: Any, y_true: Any, about: Any) -> None:
+            nonlocal predictions, targets
+            if execute_callbacks:
+                arguments = (y_pred, y_true, about, dataset_info)
+                self.callbacks_handler.execute("on_after_batch_prediction", *arguments)
             predictions = self.collate_batch_pred_fn(y_pred, predictions)
             targets = self.collate_batch_pred_fn(y_true, targets)
             if about is not None:
                 metadata.append(about)
+
+        self.trainer.predict_batches(data_loader, take)
         predictions, targets = map(self.pred_transform_fn, (predictions, targets))
         joined = {name: on_cpu(value) for name, value in join_metadata(metadata).items()}
         return on_cpu(predictions), on_cpu(targets), joined

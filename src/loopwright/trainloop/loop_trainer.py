@@ -257,24 +257,15 @@ class LoopTrainer(Trainer):
         named = {name: _tensor(each.average) for name, each in self._named_losses.items()}
         self.evaluated = MultiLoss(named) if named else _tensor(self._loss_tracker.average)
 
-    def batch_predictions(
-        self, loader: Any, on_batch: Callable[..., None] | None
-    ) -> Iterator[tuple[Any, Any, Any]]:
-        """Give predictions, targets and metadata of each batch; weights and modes stay.
-
-        Args:
-            loader: The loader.
-            on_batch: Called with each of them.
-        """
+    def predict_batches(self, loader: Any, take: Callable[[Any, Any, Any], None]) -> None:
+        """Call `take` with predictions, targets and metadata of each batch; weights, modes stay."""
         self._prepare_model_and_optimizer()
         with self._phase("predict"), torch.no_grad():
             self.model.eval()
             for batch in self._feed.batches(self, loader):
                 with self.autocast():
                     output = self.loop.ask("get_predictions", batch, self.device)
-                if on_batch is not None:
-                    on_batch(*output)
-                yield output
+                take(*output)
 
     def _loss(self, method: str, batch: Any) -> tuple[Any, int]:
         """Return the loss of a batch, and the samples that it is a mean over."""
@@ -314,7 +305,7 @@ class LoopState(TrainerCallback):
         for name, callback in loop.callbacks_with_state():
             found = next((item for item in saved if item[0] == name), None)
             if found is None:
-                print(f"{name} has no saved state, and starts anew")
+                loop.trainer.print(f"{name} has no saved state, and starts anew")
                 continue
             saved.remove(found)
             callback.load_state_dict(found[1])

@@ -77,6 +77,7 @@ FLOORS = {
     "loop_callbacks/": 4,
     "loop_schedulers/": 4,
     "fitted.py": 4,
+    "inputs.py": 4,
     "models/": 4,
     "plots.py": 4,
     "problems.py": 4,
@@ -90,6 +91,7 @@ FLOORS = {
     "__main__.py": 5,
     "artifact.py": 5,
     "cli.py": 5,
+    "cli_artifacts.py": 5,
     "console.py": 5,
     "experiment.py": 5,
     "experiment_components.py": 5,
@@ -98,6 +100,7 @@ FLOORS = {
     "notebook.py": 5,
     "replaying.py": 5,
     "resuming.py": 5,
+    "serving.py": 5,
     "trainloop/": 5,
 }
 CORE = {"numpy", "safetensors", "torch"}

@@ -39,6 +39,8 @@ MODULES = (
     "loopwright.experiment_components",
     "loopwright.fitted",
     "loopwright.artifact",
+    "loopwright.inputs",
+    "loopwright.serving",
     "loopwright.stages",
     "loopwright.registry",
     "loopwright.datasets",

@@ -12,7 +12,9 @@ from importlib import metadata
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
+from loopwright.cli_artifacts import add_commands
 from loopwright.errors import (
+    ArtifactError,
     ConfigurationError,
     MissingExtraError,
     RunFolderError,
@@ -114,6 +116,12 @@ def make_app() -> "typer.Typer":
                 help="With --resume: go on although the configuration is another one.",
             ),
         ] = False,
+        save: Annotated[
+            str | None,
+            typer.Option(
+                metavar="FILE", help="Save what was trained, for predict, evaluate and serve."
+            ),
+        ] = None,
         debug: Annotated[
             bool, typer.Option("--debug", help="Show the traceback of errors.")
         ] = False,
@@ -133,6 +141,7 @@ def make_app() -> "typer.Typer":
                 {k: v for k, v in given.items() if v is not None},
                 resume=resume,
                 allow_changes=allow_changes,
+                save=save,
             )
 
     @app.command()
@@ -159,6 +168,7 @@ def make_app() -> "typer.Typer":
         if not found:
             raise typer.Exit(EXIT_FAILED)
 
+    add_commands(app, _exit_codes)
     return app
 
 
@@ -180,6 +190,7 @@ def _train(
     *,
     resume: bool,
     allow_changes: bool,
+    save: str | None,
 ) -> None:
     # A part written package.module:Name is looked for where the command was given, as by python -m.
     if os.getcwd() not in sys.path:
@@ -187,6 +198,8 @@ def _train(
     from loopwright.console import ConsoleProgressCallback, print_summary
 
     experiment = _read_experiment(config, overrides, options)
+    if save is not None and not os.access(os.path.dirname(save) or ".", os.W_OK):
+        raise ConfigurationError(f"--save {save}: its folder is not there or cannot be written to.")
     progress = ConsoleProgressCallback()
     try:
         results = experiment.train(
@@ -199,6 +212,8 @@ def _train(
         raise
     finally:
         progress.close()
+    if save is not None:
+        experiment.save(save)
     print_summary(results)
 
 
@@ -244,7 +259,7 @@ def _exit_codes(*, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt as error:
         _tell_end(f"Interrupted: {error}.".replace(": .", "."), error)
         code = EXIT_INTERRUPTED
-    except (ConfigurationError, MissingExtraError, RunFolderError) as error:
+    except (ArtifactError, ConfigurationError, MissingExtraError, RunFolderError) as error:
         _tell(traceback.format_exc() if debug else str(error))
         code = EXIT_USAGE
     except Exception as error:

@@ -76,10 +76,19 @@ class Fitted:
         """Return what the model gives for raw samples, on the CPU."""
         samples = self.transform(inputs)
         if not len(samples):
-            return torch.empty(0, *self._output_shape())
+            return self.empty_outputs()
         trainer = Trainer(self.model, None, None, callbacks=(), device=self.device)
         outputs: Tensor = trainer.predict(samples, batch_size or self.batch_size)
         return outputs
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Return what the model gives for raw samples, all at once; it has to be in eval mode."""
+        with torch.inference_mode():
+            for step in self.preprocessors:
+                samples = step.transform(samples)
+            device = next(self.model.parameters()).device
+            outputs: Tensor = self.model(samples.to(device)).cpu()
+            return outputs
 
     def transform(self, inputs: Any) -> Tensor:
         """Return raw samples as the model gets them."""
@@ -121,7 +130,8 @@ class Fitted:
         array: np.ndarray = outputs.softmax(dim=1).numpy()
         return array
 
-    def _output_shape(self) -> tuple[int, ...]:
+    def empty_outputs(self) -> Tensor:
+        """Return what the model gives for no samples."""
         if isinstance(self.labels, ClassLabel):
-            return (self.labels.num_classes,)
-        return self.labels.shape
+            return torch.empty(0, self.labels.num_classes)
+        return torch.empty(0, *self.labels.shape)

@@ -1,0 +1,123 @@
+"""The commands that use what was trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("sklearn")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from loopwright.cli import make_app  # noqa: E402
+from loopwright.experiment import Experiment  # noqa: E402
+
+IRIS = """
+dataset: {dataset: iris, preprocessors: [standard_scaler]}
+model: {model: mlp, training: {epochs: 2}}
+run: {seed: 0, threads: 1}
+"""
+
+
+def run(*arguments: Any) -> Any:
+    return CliRunner().invoke(make_app(), [str(each) for each in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture
+def artifact(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    path = folder / "iris.zip"
+    if not path.exists():
+        (folder / "iris.yaml").write_text(IRIS)
+        result = run("train", "iris.yaml", "--save", path)
+        assert result.exit_code == 0, result.output
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    return np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]])
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "npy"])
+def test_predict_prints_a_line_of_json_for_each_sample(
+    artifact: Path, rows: np.ndarray, tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / f"rows.{kind}"
+    if kind == "npy":
+        np.save(file, rows)
+    elif kind == "csv":
+        file.write_text("a,b,c,d\n" + "\n".join(",".join(map(str, row)) for row in rows))
+    else:
+        file.write_text(json.dumps({"inputs": rows.tolist()}))
+    result = run("predict", artifact, f"--{kind}", file)
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    loaded = Experiment.load(artifact)
+    assert [line["prediction"] for line in lines] == loaded.predict(rows).tolist()
+    assert lines[0]["label"] == loaded.labels_info.names[lines[0]["prediction"]]
+    np.testing.assert_allclose([x["probabilities"] for x in lines], loaded.predict_proba(rows))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Expected one of --image, --csv, --json, --npy; got none"),
+        (["--csv", "a", "--npy", "b"], "got --csv and --npy"),
+        (["--csv", "missing.csv"], "--csv: "),
+        (["--npy", "object.npy"], "allow_pickle=False"),
+        (["--image", "iris.yaml"], "no image of (1 or 3, height, width)"),
+    ],
+)
+def test_predict_says_what_is_wrong_with_its_input(
+    artifact: Path, arguments: list[str], message: str
+) -> None:
+    np.save("object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    result = run("predict", artifact, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_evaluate_tests_again(artifact: Path) -> None:
+    result = run("evaluate", artifact, "--json")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(result.stdout)
+    assert metrics == Experiment.load(artifact).evaluate()
+    assert f"{metrics['test_accuracy']:.6g}" in run("evaluate", artifact).stdout
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "serve"])
+def test_a_file_that_is_no_artifact_is_refused(artifact: Path, command: str) -> None:
+    arguments = ["--csv", "x"] if command == "predict" else []
+    result = run(command, "iris.yaml", *arguments)
+    assert result.exit_code == 2
+    assert "no saved experiment" in result.stderr
+
+
+def test_a_place_to_save_is_looked_at_before_training(artifact: Path) -> None:
+    before = sorted(Path("runs").iterdir())
+    result = run("train", "iris.yaml", "--save", "missing/iris.zip")
+    assert result.exit_code == 2
+    assert "--save missing/iris.zip" in result.stderr
+    assert sorted(Path("runs").iterdir()) == before
+
+
+def test_schema_describes_a_configuration() -> None:
+    schema = json.loads(run("schema").stdout)
+    assert schema["properties"].keys() == {"dataset", "model", "tracking", "run"}
+    assert schema["$defs"]["TrainingSpec"]["properties"]["epochs"]["minimum"] == 1
+
+
+def test_doctor_tells_versions_and_missing_extras() -> None:
+    found = json.loads(run("doctor", "--json").stdout)
+    assert found["torch"].startswith("2.")
+    assert isinstance(found["missing_extras"], dict)
+    assert "torch" in run("doctor").stdout

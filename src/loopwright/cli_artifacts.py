@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,8 +112,6 @@ def add_commands(app: "typer.Typer", exit_codes: Any) -> None:
 
 
 def _open(path: str, trusted: Iterable[str], device: str | None) -> "Artifact":
-    from dataclasses import replace
-
     from loopwright.artifact import read_artifact
     from loopwright.device import pick_device
 
@@ -186,8 +187,6 @@ def _serve(
 
 
 def _doctor(*, as_json: bool) -> None:
-    from importlib import metadata
-
     from loopwright.environment import describe_environment
 
     environment = describe_environment()
@@ -213,9 +212,6 @@ def _doctor(*, as_json: bool) -> None:
 
 def _extras(requirements: Iterable[str]) -> dict[str, list[str]]:
     """Return the packages of each extra that are not installed."""
-    import re
-    from importlib import metadata
-
     extras: dict[str, list[str]] = {}
     for requirement in requirements:
         match = re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", requirement)

@@ -1,5 +1,6 @@
 """Turning labels and predictions into arrays."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -74,3 +75,13 @@ def thresholded(values: Any, threshold: float | None) -> NDArray[Any]:
             "classes]."
         )
     return array
+
+
+def as_plain_lists(value: Any) -> Any:
+    """Return a value with the arrays and tensors in it as numbers and lists."""
+    if isinstance(value, Mapping):
+        return {key: as_plain_lists(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain_lists(item) for item in value]
+    is_array = isinstance(value, np.ndarray | np.generic | torch.Tensor)
+    return value.tolist() if is_array else value

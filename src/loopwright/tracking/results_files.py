@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from loopwright.checkpoint import write_aside
 from loopwright.experiment_folder import ExperimentFolder, new_timestamp
 from loopwright.extras import require_installed
 from loopwright.plain_values import mask_secrets, read_number, to_plain
-from loopwright.results.arrays import to_array
+from loopwright.results.arrays import as_plain_lists, to_array
 from loopwright.tracking.history_reports import TrainingHistoryPlotter
 from loopwright.tracking.model_files import DEFAULT_FOLDER
 from loopwright.tracking.uploads import Uploader
@@ -167,7 +166,7 @@ def load_results(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> list[str]:
-    plain = mask_secrets(to_plain(_listed(content)))
+    plain = mask_secrets(to_plain(as_plain_lists(content)))
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
 
     def write(aside: Path) -> None:
@@ -175,15 +174,6 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> list[str]:
 
     write_aside(path, write)
     return [path.name, str(path)]
-
-
-def _listed(value: Any) -> Any:
-    """Return a value with the arrays and tensors in it as lists."""
-    if isinstance(value, Mapping):
-        return {key: _listed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_listed(item) for item in value]
-    return value.tolist() if isinstance(value, np.ndarray | torch.Tensor) else value
 
 
 def _write_labels(path: Path, result_package: Any) -> list[str]:
@@ -212,7 +202,7 @@ def _storable(key: str, values: Any) -> tuple[str, NDArray[Any]]:
         array = np.asarray(None)
     if array.dtype.kind != "O":
         return key, array
-    return f"{key}{_AS_JSON}", np.asarray(json.dumps(to_plain(_listed(list(values)))))
+    return f"{key}{_AS_JSON}", np.asarray(json.dumps(to_plain(as_plain_lists(list(values)))))
 
 
 def _read_labels(path: Path) -> dict[str, Any]:

@@ -82,6 +82,8 @@ FLOORS = {
     "plots.py": 4,
     "problems.py": 4,
     "trainers/": 4,
+    "rate_finder.py": 4,
+    "rate_selection.py": 4,
     "registry.py": 4,
     "results/": 4,
     "tracking/": 4,

@@ -90,6 +90,7 @@ def test_the_page_lists_lernomatics_trainers_models_and_schedules():
     shipped = [f"{name}Scheduler" for name in [*schedules, "LR", "Mtm", "TriangularMtm"]]
     shipped += ["TriangularDecayWhenAcc", "DecayWhenAcc", "DecayWhenEpoch", "DecayToEpoch"]
     shipped += ["Trainer", "LernomaticModel", "Inferrer"]
+    shipped += ["LRFinder", "LogFinder", "lr_finder_auto_load"]
     assert set(shipped) <= {old.rpartition(".")[2] for old, _ in LERNOMATIC}
 
 

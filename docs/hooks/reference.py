@@ -28,6 +28,8 @@ MODULES = (
     "loopwright.schedulers",
     "loopwright.plots",
     "loopwright.trainers",
+    "loopwright.rate_finder",
+    "loopwright.rate_selection",
     "loopwright.data",
     "loopwright.ema",
     "loopwright.finetuning",

@@ -144,6 +144,37 @@ def make_app() -> "typer.Typer":
                 save=save,
             )
 
+    @app.command("lr-find")
+    def lr_find(
+        config: Annotated[str, typer.Argument(help="The YAML file that declares the run.")],
+        overrides: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="KEY=VALUE", help="Set a value; can be given again."),
+        ] = None,
+        plot: Annotated[
+            str, typer.Option(help="Where the plot is written; its ending decides the format.")
+        ] = "lr-find.svg",
+        method: Annotated[
+            str | None,
+            typer.Option(help="max_acc, min_loss, max_range, laplace or sobel."),
+        ] = None,
+        lr_min: Annotated[float, typer.Option(help="The first rate.")] = 1e-6,
+        lr_max: Annotated[float, typer.Option(help="The last rate.")] = 1.0,
+        batches: Annotated[int, typer.Option(help="Batches that the search takes.")] = 100,
+        debug: Annotated[
+            bool, typer.Option("--debug", help="Show the traceback of errors.")
+        ] = False,
+    ) -> None:
+        """Search for a learning rate for the run that CONFIG declares.
+
+        Exit codes: 0 found, 1 failed, 2 mistake in usage or configuration.
+        """
+        with _exit_codes(debug=debug), _leaving_on_signals():
+            options: dict[str, Any] = {"lr_min": lr_min, "lr_max": lr_max, "max_batches": batches}
+            if method is not None:
+                options["lr_select_method"] = method
+            _lr_find(config, overrides or [], plot, options)
+
     @app.command()
     def replay(
         folder: Annotated[str, typer.Argument(help="The folder of the run.")],
@@ -229,6 +260,20 @@ def _without_secret(override: str) -> str:
 
     key, sign, _ = override.partition("=")
     return f"{key}{sign}{MASK}" if looks_secret(key) else override
+
+
+def _lr_find(config: str, overrides: list[str], plot: str, options: dict[str, Any]) -> None:
+    require_installed(("matplotlib",), "plots")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    experiment = _read_experiment(config, overrides, {})
+    try:
+        finder = experiment.find_rate(num_epochs=options["max_batches"], **options)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    low, high = finder.get_lr_range()
+    finder.save_plot(plot)
+    print(f"learning rate from {low:.3g} to {high:.3g} ({finder.lr_select_method}); see {plot}")
 
 
 def _read_experiment(config: str, overrides: list[str], options: dict[str, Any]) -> "Experiment":

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -55,6 +55,9 @@ from loopwright.schedulers import all_of
 from loopwright.seed import preserved_random_states, set_seed
 from loopwright.stages import Callback, Stages
 from loopwright.trainer import Trainer
+
+if TYPE_CHECKING:
+    from loopwright.rate_finder import LRFinder
 
 __all__ = [
     "Callback",
@@ -295,6 +298,37 @@ class Experiment:
             parts, data = self._prepare(Stages(), fitted)
             parts.model = fitted.model
             return self._test(self._make_trainer(parts, None, ()), data)
+
+    def find_rate(self, **options: Any) -> "LRFinder":
+        """Search for a learning rate as this experiment would train, and return the finder.
+
+        Nothing is written, and the random generators of the caller are left as they were.
+
+        Args:
+            options: those of `loopwright.rate_finder.LogFinder`; where there is a validation part
+                with classes the accuracy decides, else the loss.
+
+        Raises:
+            ConfigurationError: parts do not fit together.
+            ValueError: an option is out of its range, or the loss was never finite.
+        """
+        from loopwright.rate_finder import LogFinder
+
+        with preserved_random_states(), _cpu_threads(self.spec.run.threads):
+            parts, data = self._prepare(Stages())
+            raise_problems(self._fit_problems(parts, data), self._source)
+            validation = data.get("validation")
+            has_classes = validation is not None and isinstance(parts.labels, ClassLabel)
+            method = {} if has_classes else {"acc_test": False, "lr_select_method": "min_loss"}
+            finder = LogFinder(
+                self._make_trainer(parts, None, ()),
+                train_dataset=data["train"],
+                val_dataset=validation,
+                batch_size=self.spec.model.training.batch_size,
+                **(method | options),
+            )
+            finder.find()
+        return finder
 
     def replay(self, folder: str | Path, *, device: str | None = None) -> Replay:
         """Run the step again at which a run of this experiment stopped, and find why.

@@ -264,11 +264,7 @@ class ClassificationTrainer(Accessors):
             batch: Inputs and targets of shape [samples].
             output: What `calculate_batch_loss` returned, with scores [samples, classes].
         """
-        scores, targets = output["model_outputs"], batch[1]
-        if targets.is_floating_point() or scores.ndim != targets.ndim + 1:
-            return None
-        correct: torch.Tensor = (scores.argmax(dim=1) == targets).sum()
-        return correct
+        return count_correct(batch, output)
 
     def predict(self, dataset: Any) -> Any:
         """Return the model's outputs for a dataset, in order and on the CPU."""
@@ -451,6 +447,15 @@ class ClassificationTrainer(Accessors):
         self.model = model
         self.model_type = self.model_type or state["model_source"]["name"]
         self.model_arguments = self.model_arguments or state["model_source"]["arguments"]
+
+
+def count_correct(batch: Any, output: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return how many samples of a batch are right; None where classes are not whole numbers."""
+    scores, targets = output["model_outputs"], batch[1]
+    if targets.is_floating_point() or scores.ndim != targets.ndim + 1:
+        return None
+    correct: torch.Tensor = (scores.argmax(dim=1) == targets).sum()
+    return correct
 
 
 _PARTS = ("loss_function", "optim_function")

@@ -323,6 +323,18 @@ def test_a_loop_without_validation_has_no_validation_loss() -> None:
     assert set(loop.train_history) == {"loss", "accumulated_loss"}
 
 
+def test_what_the_loop_holds_can_be_replaced() -> None:
+    """A-04: model, loaders, optimizer and criterion are read when `fit` starts."""
+    loop = make_loop(val=None)
+    loop.fit(1)
+    loop.model = TinyModel()
+    loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.0)
+    loop.train_loader = loader(6)
+    loop.fit(2)
+    assert same(state_of(loop), TinyModel().state_dict().values())
+    assert loop.total_iteration_idx == 4 + 2 - 1
+
+
 def test_the_plain_loop_writes_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A-10."""
     monkeypatch.chdir(tmp_path)

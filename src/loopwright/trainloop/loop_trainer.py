@@ -13,9 +13,10 @@ from loopwright.default_callbacks import ProgressBarCallback
 from loopwright.events import TrainerCallback
 from loopwright.history import LossTracker
 from loopwright.positions import generator_states, set_generator_states
+from loopwright.train_arguments import names_of, optimizers_in
 from loopwright.trainer import Trainer
 from loopwright.training_state import put_state
-from loopwright.trainloop.multi_loss import MultiLoss, MultiOptimizer
+from loopwright.trainloop.multi_loss import MultiLoss, MultiOptimizer, by_index
 from loopwright.trainloop.parallel import mean_of_parts
 
 if TYPE_CHECKING:
@@ -44,11 +45,10 @@ class LoopTrainer(Trainer):
         self.evaluated: Losses = torch.zeros(())
         self.loss_names: dict[str, str] = {}
         """The loss that each of several optimizers follows."""
-        self.optimizers = _by_name(loop.optimizer)
         super().__init__(
             loop.model,
             loop.criterion,
-            self.optimizers,
+            by_index(loop.optimizer),
             [ProgressBarCallback(), LoopState(loop)],
             device=device,
             precision="fp32" if scaler_options is None else "fp16",
@@ -75,28 +75,22 @@ class LoopTrainer(Trainer):
     def _create_scalers(self) -> dict[str | None, torch.amp.GradScaler]:
         if self.scaler_options is None:
             return {}
-        names = self.optimizers if isinstance(self.optimizers, dict) else (None,)
-        make = torch.amp.GradScaler
+        make, names = torch.amp.GradScaler, names_of(self.optimizer)
         return {name: make(self.device.type, **self.scaler_options) for name in names}
 
     def _prepare_model_and_optimizer(self) -> None:
-        """Move what is a module or an optimizer of torch; anything else is used as it is."""
-        self.model = self.loop.model
+        """Take what the loop holds now; move what is a module or an optimizer of torch."""
+        self.model, self.optimizer = self.loop.model, by_index(self.loop.optimizer)
         if hasattr(self.loop.criterion, "to"):
             self.loop.criterion = self.loop.criterion.to(self.device)
         self.model.to(self.device)
-        for optimizer in self.optimizer_list:
+        for optimizer in optimizers_in(self.optimizer):
             if isinstance(optimizer, torch.optim.Optimizer) and self.device.type != "cpu":
                 optimizer.load_state_dict(optimizer.state_dict())  # moves to where parameters are
 
     @property
     def _has_several(self) -> bool:
-        return isinstance(self.optimizers, dict)
-
-    @property
-    def optimizer_list(self) -> list[Any]:
-        """The optimizers, in order."""
-        return list(self.optimizers.values()) if self._has_several else [self.optimizers]
+        return isinstance(self.optimizer, dict)
 
     # ------------------------------------------------------------- how long a run is
 
@@ -153,10 +147,12 @@ class LoopTrainer(Trainer):
         return output
 
     def _update_each(self, loss: Any) -> None:
-        if not isinstance(loss, MultiLoss) or len(loss) != len(self.optimizer_list):
+        optimizer = self.loop.optimizer
+        are_several = isinstance(loss, MultiLoss) and isinstance(optimizer, MultiOptimizer)
+        if not are_several or len(loss) != len(optimizer):
             raise ValueError(
                 f"get_loss returned {_count(loss, 'loss')}, and the loop has "
-                f"{_count(self.loop.optimizer, 'optimizer')}. A MultiLoss and a MultiOptimizer go "
+                f"{_count(optimizer, 'optimizer')}. A MultiLoss and a MultiOptimizer go "
                 "together, with as many of each."
             )
         names = loss.optimizer_loss_map
@@ -311,13 +307,6 @@ class LoopState(TrainerCallback):
             callback.load_state_dict(found[1])
         for loader, generators in zip(loop.loaders, state["generators"], strict=True):
             set_generator_states(loader, generators)
-
-
-def _by_name(optimizer: Any) -> Any:
-    """Return the optimizers of a MultiOptimizer by their indices, as a Trainer takes them."""
-    if not isinstance(optimizer, MultiOptimizer):
-        return optimizer
-    return {str(index): each for index, each in enumerate(optimizer.optimizer_list)}
 
 
 def _count(several: Any, what: str) -> str:

@@ -148,3 +148,10 @@ class MultiOptimizer:
 
     def __getitem__(self, index: int) -> Any:
         return self.optimizer_list[index]
+
+
+def by_index(optimizer: Any) -> Any:
+    """Return the optimizers of a `MultiOptimizer` by index, as a Trainer takes several."""
+    if not isinstance(optimizer, MultiOptimizer):
+        return optimizer
+    return {str(index): each for index, each in enumerate(optimizer.optimizer_list)}

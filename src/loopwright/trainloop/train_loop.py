@@ -26,7 +26,7 @@ from loopwright.trainloop.checkpoints import (
 from loopwright.trainloop.evaluating import Evaluating
 from loopwright.trainloop.loop_trainer import LoopTrainer, Losses
 from loopwright.trainloop.model import ModelWrap, TTModel
-from loopwright.trainloop.multi_loss import MultiLoss
+from loopwright.trainloop.multi_loss import MultiLoss, by_index
 from loopwright.trainloop.parallel import TTDataParallel
 from loopwright.trainloop.predictions import (
     ModelPredictionStore,
@@ -193,8 +193,7 @@ class TrainLoop(Evaluating):
         check_numbers(grad_accumulation=grad_accumulation)
         if self.train_loader is None:
             raise ValueError("There is no train_loader, so there is nothing to train on.")
-        for optimizer in self.trainer.optimizer_list:
-            check_optimizer(optimizer)
+        check_optimizer(by_index(self.optimizer))
 
     def _check_not_reached(self) -> None:
         if self.continues_from is not None or self.trainer._should_train_an_epoch():

@@ -265,9 +265,14 @@ class OwnLoader(Trainer):
         return DataLoader(MapData(12), batch_size=4, shuffle=True)
 
 
-@pytest.mark.parametrize("kind", ["loader of the user", "iterable"])
-def test_other_loaders_go_on_at_the_end_of_an_epoch(kind: str, tmp_path: Path) -> None:
-    cls = OwnLoader if kind != "iterable" else Trainer
+class OwnGenerator(Trainer):
+    def create_train_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        generator = torch.Generator().manual_seed(9)
+        return DataLoader(MapData(12), batch_size=4, shuffle=True, generator=generator)
+
+
+@pytest.mark.parametrize("cls", [OwnLoader, OwnGenerator, Trainer])
+def test_other_loaders_go_on_at_the_end_of_an_epoch(cls: type[Trainer], tmp_path: Path) -> None:
     saving = SaveTrainingStateCallback(tmp_path, save_every_n_epochs=1)
     trainer = tiny_trainer(cls, callbacks=[saving])
     torch.manual_seed(4)

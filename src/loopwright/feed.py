@@ -83,7 +83,7 @@ class Feed:
     def position(self, trainer: Trainer) -> dict[str, Any] | None:
         """Return where the training loader stands, if that takes more than a number."""
         if trainer.progress.phase != "train" or trainer.progress.epoch_is_trained:
-            return None
+            return None if self.replayed is None else self.replayed.between_epochs()
         # Asked for inside a step, or after steps that were undone.
         has_next_batch = trainer._micro_batch is not None or self.is_ahead
         inner = innermost(trainer._train_dataloader)

@@ -34,13 +34,19 @@ class ReplayedLoader:
             return {"loader": self.loader.state_dict()}
         return {"before": self._before}
 
+    def between_epochs(self) -> dict[str, Any]:
+        """Return what `enter` needs to start the next epoch, in a form for a checkpoint."""
+        return {"generators": generator_states(self.loader)}
+
     def enter(self, num_used: int, position: dict[str, Any] | None) -> Iterator[Any]:
         """Iterate over the epoch, after the batches that were used before.
 
         Args:
             num_used: How many those are.
-            position: What `position` returned then; None at the start of an epoch.
+            position: What `position` or `between_epochs` returned then, for a resumed run.
         """
+        if position is not None and "generators" in position:
+            set_generator_states(self.loader, position["generators"])
         if not num_used or position is None:
             self._before = {"random": random_states(), "generators": generator_states(self.loader)}
             return iter(by_whole_batches(self.loader))

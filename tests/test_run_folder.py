@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from loopwright import run_folder
 from loopwright.environment import describe_environment
 from loopwright.errors import RunFolderError
 from loopwright.plain_values import mask_secrets, to_plain
@@ -180,6 +181,32 @@ def test_a_write_that_fails_leaves_the_old_file(
         folder.add_metrics({"test_loss": 1.0})
     assert read_run(tmp_path).results == RESULTS
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_line_that_could_not_be_written_waits_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    path = folder.path / "metrics.jsonl"
+    folder.log(1, 10, {"loss": 1.0})
+
+    def full(path: Path, line: str) -> None:
+        with path.open("a") as file:
+            file.write(line[:10])
+        raise RunFolderError("cannot write: No space left on device")
+
+    before = path.read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "_append_line", full)
+        for epoch in (2, 3):
+            with pytest.raises(RunFolderError, match="No space left"):
+                folder.log(epoch, 10 * epoch, {"loss": 0.5})
+        assert path.read_text() == before
+        with pytest.raises(RunFolderError, match="No space left"):
+            folder.finish({"metrics": {}})
+        assert read_run(folder.path).status["status"] != "finished"
+    folder.finish({"metrics": {}})
+    assert [row.epoch for row in read_run(folder.path).metrics] == [1, 2, 3]
 
 
 def test_metrics_are_added_to_the_results_and_the_report(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ class Keeper:
             history,
             samples_before=trainer.progress.samples,
             resume=resumes,
+            tell=None if self.policy.stop_when_save_fails else trainer.print,
         )
         return self._log
 
@@ -168,6 +169,8 @@ class Keeper:
         is_known = trainer.progress.phase == "idle" and watch in history.get_metric_names()
         metric = float(history.get_latest_metric(watch)) if is_known else None
         step = trainer.progress.step
+        if self._log is not None:
+            self._log.flush()
         return self.store.save(take_state(trainer), step=step, metric=metric, wait=wait)
 
     def resume(

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class RunFolder:
         self.path = Path(path)
         self._status: dict[str, Any] = {"status": "prepared", "epoch": 0, "step": 0}
         self._status_written = 0.0
+        self._unwritten: list[str] = []
         make_folder(self.path)
         _refuse_if_taken(self.path, resume=resume)
         self._write_status()
@@ -63,6 +65,7 @@ class RunFolder:
         folder.path = Path(path)
         folder._status = dict(read_run(path).status)
         folder._status_written = 0.0
+        folder._unwritten = []
         return folder
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -93,15 +96,38 @@ class RunFolder:
             step: optimizer updates done in the run so far.
             metrics: values by name.
             event: what the line is about where it is not the end of a training epoch.
+
+        Raises:
+            RunFolderError: it cannot be written, as on a full disk. The line is kept, and written
+                with the next one, or by `flush`.
         """
         now = time.time()
         line = {"time": now, "epoch": epoch, "step": step, "metrics": to_plain(metrics)}
         if event is not None:
             line["event"] = event
-        _append_line(self.path / METRICS_FILE, json.dumps(line, allow_nan=False))
+        self._unwritten.append(json.dumps(line, allow_nan=False))
         self._status |= {"epoch": epoch, "step": step}
+        self.flush()
         if now - self._status_written >= _STATUS_INTERVAL_SECONDS:
             self._write_status()
+
+    def flush(self) -> None:
+        """Append the lines that could not be written before.
+
+        Raises:
+            RunFolderError: they still cannot; the log stays as it was.
+        """
+        if not self._unwritten:
+            return
+        path = self.path / METRICS_FILE
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            _append_line(path, "\n".join(self._unwritten))
+        except RunFolderError:
+            with suppress(OSError):
+                os.truncate(path, size)
+            raise
+        self._unwritten.clear()
 
     def cut_back(self, epoch: int) -> None:
         """Remove what the log holds of this epoch and later ones, which are trained again."""
@@ -115,6 +141,7 @@ class RunFolder:
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write the results and the report, and notes that the run is complete."""
+        self.flush()
         _write_json(self.path / RESULTS_FILE, to_plain(results))
         self._set_status("finished")
         write_report(self.path)
@@ -135,6 +162,7 @@ class RunFolder:
         self._end("stopped", message)
 
     def _end(self, status: str, message: str) -> None:
+        self.flush()
         self._status["message"] = mask_secrets(message)
         self._set_status(status)
         write_report(self.path)

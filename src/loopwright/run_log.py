@@ -3,12 +3,14 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from loopwright.errors import RunInterrupted
+from loopwright.errors import RunFolderError, RunInterrupted
 from loopwright.events import StopTrainingError
 from loopwright.history import RunHistory, history_state
 from loopwright.progress import Progress
@@ -27,6 +29,8 @@ class RunLog:
         history: The history to go on from.
         samples_before: Samples that were trained by the processes before this one.
         resume: Whether the folder may hold a run that did not finish.
+        tell: Called with a line for the user when metrics cannot be written, which then wait for
+            the next time; None raises instead.
     """
 
     def __init__(
@@ -37,7 +41,9 @@ class RunLog:
         *,
         samples_before: int,
         resume: bool,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
+        self._tell = tell
         self._samples_before = samples_before
         self._folder = RunFolder(folder, resume=resume)
         self._began = time.perf_counter()
@@ -55,7 +61,22 @@ class RunLog:
                 fresh[name] = _plain(values[-1])
                 self._logged[name] = len(values)
         if fresh:
-            self._folder.log(progress.epoch, progress.step, fresh)
+            with self._going_on():
+                self._folder.log(progress.epoch, progress.step, fresh)
+
+    def flush(self) -> None:
+        """Write the metrics that could not be written before."""
+        with self._going_on():
+            self._folder.flush()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except RunFolderError as error:
+            if self._tell is None:
+                raise
+            self._tell(f"Metrics could not be logged and wait, training goes on: {error}")
 
     def finish(
         self, history: RunHistory, progress: Progress, model: Any, *, stop: StopTrainingError | None

@@ -3,12 +3,16 @@
 import os
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which optimizers import late, is here before the server forks
 from torch import nn
 
 from faults import loop_task, task
@@ -42,6 +46,8 @@ def _ended(folder: str, *callbacks: TrainerCallback, **options: Any) -> dict[str
     try:
         trainer = task.run(Path(folder), watch, *callbacks, **options)
     except (RunInterrupted, KeyboardInterrupt, OSError) as error:
+        asked = Path(folder).with_suffix(".asked")
+        report["seconds"] = time.monotonic() - float(asked.read_text()) if asked.exists() else None
         report["error"] = type(error).__name__
         report["message"] = str(error)
         report["signal"] = getattr(error, "signal", None)
@@ -64,28 +70,50 @@ class _Watch(TrainerCallback):
             self.report["started_at"] = trainer.progress.step
 
 
+SLOW_SAMPLE = 7
+"""Seconds."""
+
 assert run_log  # which trainers import late, is here before the server forks
 
 
 # ------------------------------------------------------------------------- signals by phase
 
 
+def _ask(folder: str, number: int, process: int | None = None) -> None:
+    """Send a signal to a process, this one by default, and note when."""
+    asked = Path(folder).with_suffix(".asked")
+    if not asked.exists():
+        asked.write_text(str(time.monotonic()))
+    os.kill(process or os.getpid(), number)
+
+
+class _AtStep(task.KillAt):
+    def __init__(self, step: int, number: int, folder: str) -> None:
+        super().__init__(step, number)
+        self.folder = folder
+
+    def on_train_step_end(self, trainer: Any, **kwargs: Any) -> None:
+        if trainer.progress.step + 1 == self.step:
+            self.step = -1
+            _ask(self.folder, self.number)
+
+
 class _InEvaluation(TrainerCallback):
-    def __init__(self, batch: int, number: int) -> None:
-        self.left, self.number = batch, number
+    def __init__(self, batch: int, number: int, folder: str) -> None:
+        self.left, self.number, self.folder = batch, number, folder
 
     def on_eval_step_end(self, trainer: Any, **kwargs: Any) -> None:
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), self.number)
+            _ask(self.folder, self.number)
 
 
 class _SlowSample(task.Augmented):
     """Asks the process that trains to stop, once, and takes very long over that sample."""
 
-    def __init__(self, sample: int, number: int, *, draws: bool) -> None:
+    def __init__(self, sample: int, number: int, folder: str, *, draws: bool) -> None:
         super().__init__()
-        self.draws = draws
+        self.draws, self.folder = draws, folder
         self.left, self.number, self.trains = sample, number, os.getpid()
 
     def __getitem__(self, index: int) -> Any:
@@ -93,33 +121,52 @@ class _SlowSample(task.Augmented):
         if self.left == 0:
             if self.draws:
                 torch.rand(3)  # and the generators are left in the middle of it
-            os.kill(self.trains, self.number)
-            time.sleep(10)
+            _ask(self.folder, self.number, self.trains)
+            time.sleep(SLOW_SAMPLE)
         return super().__getitem__(index)
 
 
 def stop_in(folder: str, phase: str, number: int, when: int, **options: Any) -> dict[str, Any]:
-    """Train, and be asked to stop in a phase; `when` counts steps, batches, samples or writes."""
+    """Train, and be asked to stop in a phase.
+
+    `when` counts steps, batches, samples, writes or compilations.
+    """
+    left = [when]
+
+    def reached() -> bool:
+        left[0] -= 1
+        return left[0] == 0
+
     if phase == "training":
-        return train(folder, kill_at=when, number=number, **options)
+        return _ended(folder, _AtStep(when, number, folder), **options)
     if phase == "evaluation":
-        return _ended(folder, _InEvaluation(when, number), **options)
+        return _ended(folder, _InEvaluation(when, number, folder), **options)
     if phase == "data":
         draws = options.get("data") != "own"  # whose draws are the run's own
-        task.Augmented = lambda: _SlowSample(when, number, draws=draws)  # type: ignore[assignment,misc,return-value]
+        slow = partial(_SlowSample, when, number, folder, draws=draws)
+        task.Augmented = slow  # type: ignore[assignment,misc]
         return _ended(folder, **options)
-    write, left = checkpoint_store.write_snapshot, [when]
+    if phase == "compiling":
 
-    def slow(*arguments: Any) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), number)
+        def backend(graph: Any, inputs: Any) -> Any:
+            if reached():
+                _ask(folder, number)
+                time.sleep(0.3)
+            return graph.forward
+
+        task.backend = backend
+        return _ended(folder, **options)
+    write = checkpoint_store.write_snapshot
+
+    def write_slowly(*arguments: Any) -> None:
+        if reached():
+            _ask(folder, number)
             time.sleep(0.3)
             if phase == "saving twice":
-                os.kill(os.getpid(), number)
+                _ask(folder, number)
         write(*arguments)
 
-    checkpoint_store.write_snapshot = slow
+    checkpoint_store.write_snapshot = write_slowly
     return _ended(folder, **options)
 
 
@@ -186,27 +233,62 @@ def large(folder: str, megabytes: int, witness: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------ full disks
 
 
-class _Full(TrainerCallback):
-    """Lets no file grow past a size between two steps."""
+class _Between(TrainerCallback):
+    """Lets nothing be written between two steps."""
 
-    def __init__(self, first: int, last: int, size: int) -> None:
-        self.first, self.last, self.size = first, last, size
+    def __init__(self, first: int, last: int, begin: Callable[[], Any], end: Callable[[], Any]):
+        self.moments = {first: begin, last: end}
 
     def on_train_step_end(self, trainer: Any, **kwargs: Any) -> None:
-        step = trainer.progress.step + 1
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if step in (self.first, self.last):
-            size = self.size if step == self.first else hard
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        change = self.moments.get(trainer.progress.step + 1)
+        if change is not None:
+            change()
+
+
+def _limit_files(size: int | None) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+
+
+def _fill(path: Path) -> None:
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def _remount(path: Path, how: str) -> None:
+    """Mount a folder in its place, read-only or not; it is busy while something is written."""
+    path.mkdir(exist_ok=True)
+    if how == "ro":
+        subprocess.run(["mount", "--bind", path, path], check=True)
+    command = ["mount", "-o", f"remount,bind,{how}", str(path)]
+    while subprocess.run(command, capture_output=True).returncode:
+        time.sleep(0.01)
 
 
 def full_disk(
-    folder: str, *, first: int, last: int, kill_at: int | None = None, **options: Any
+    folder: str,
+    *,
+    first: int,
+    last: int,
+    how: str = "limit",
+    kill_at: int | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Train while files cannot grow between two steps; be asked to stop meanwhile if told to."""
+    """Train while nothing can be written between two steps; be asked to stop meanwhile if told to.
+
+    `how` is "limit" (no file can grow past 5,000 bytes), "full" (the file system that the folder's
+    parent is), or "ro" (its checkpoints can only be read).
+    """
     said: list[str] = []
     Trainer.print = lambda self, *args, **kwargs: said.append(" ".join(map(str, args)))  # type: ignore[method-assign]
-    callbacks: list[TrainerCallback] = [_Full(first, last, 5_000)]
+    filler, checkpoints = Path(folder).with_suffix(".filler"), Path(folder) / "checkpoints"
+    begin, end = {
+        "limit": (partial(_limit_files, 5_000), partial(_limit_files, None)),
+        "full": (partial(_fill, filler), filler.unlink),
+        "ro": (partial(_remount, checkpoints, "ro"), partial(_remount, checkpoints, "rw")),
+    }[how]
+    callbacks: list[TrainerCallback] = [_Between(first, last, begin, end)]
     if kill_at is not None:
         callbacks.append(task.KillAt(kill_at, signal.SIGTERM))
     return {**_ended(folder, *callbacks, quiet=False, **options), "said": said}

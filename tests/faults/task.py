@@ -63,6 +63,11 @@ def make_model() -> nn.Module:
         )
 
 
+def backend(graph: Any, inputs: Any) -> Any:
+    """Is the last stage of `torch.compile`, which leaves a graph as it is."""
+    return graph.forward
+
+
 class OwnLoader(Trainer):
     """Trains over a DataLoader that the user made."""
 
@@ -104,17 +109,20 @@ def make_trainer(
     data: str = "map",
     num_optimizers: int = 1,
     policy: CheckpointPolicy | None = None,
+    compiled: bool = False,
 ) -> Trainer:
     """Return the trainer of the task."""
     torch.set_num_threads(1)
     torch.manual_seed(3)
-    model = make_model()
+    model: Any = make_model()
     cls = {"own": OwnLoader}.get(data, Trainer)
     optimizer: Any = torch.optim.Adam(model.parameters(), lr=1e-2)
     if num_optimizers == 2:
         cls = type("Two", (TwoOptimizers, cls), {})
         layers = {"first": model[:2], "second": model[2:]}
         optimizer = {n: torch.optim.Adam(m.parameters(), lr=1e-2) for n, m in layers.items()}
+    if compiled:
+        model = torch.compile(model, backend=backend)
     policy = policy or CheckpointPolicy(every_steps=7)
     loss = nn.CrossEntropyLoss()
     return cls(model, loss, optimizer, callbacks, run_dir=folder, checkpoint=policy, seed=11)
@@ -129,11 +137,17 @@ def run(
     num_optimizers: int = 1,
     every_steps: int = 7,
     quiet: bool = True,
+    compiled: bool = False,
+    stop_when_save_fails: bool = False,
 ) -> Trainer:
     """Run the task, or go on with it."""
-    policy = CheckpointPolicy(every_steps=every_steps)
     trainer = make_trainer(
-        folder, *callbacks, data=data, num_optimizers=num_optimizers, policy=policy
+        folder,
+        *callbacks,
+        data=data,
+        num_optimizers=num_optimizers,
+        policy=CheckpointPolicy(every_steps=every_steps, stop_when_save_fails=stop_when_save_fails),
+        compiled=compiled,
     )
     if quiet:
         trainer.print = lambda *args, **kwargs: None  # type: ignore[method-assign]

@@ -2,7 +2,9 @@
 
 import os
 import random
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,8 +65,23 @@ def test_stopped_while_the_disk_is_full(server: Server, tmp_path: Path) -> None:
     assert later["log"] == whole["log"]
 
 
-def test_a_small_file_system(tmp_path: Path) -> None:
-    """A real one that is full: by size, not by limit."""
+def test_a_full_disk_ends_the_run_where_the_policy_says_so(server: Server, tmp_path: Path) -> None:
+    whole = server.run("train", folder=tmp_path / "whole")["report"]
+    folder = tmp_path / "run"
+    options = {"first": 20, "last": 999, "stop_when_save_fails": True}
+    ended = server.run("full_disk", folder=folder, **options)["report"]
+    assert ended["error"] == "OSError"
+    assert "step-00000021 could not be written" in ended["message"]
+    assert 21 <= ended["step"] < 28
+    assert sorted(os.listdir(folder / "checkpoints")) == ["step-00000007", "step-00000014"]
+    later = server.run("train", folder=folder)["report"]
+    assert later["outcome"] == whole["outcome"]
+    assert later["log"] == whole["log"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of 3 MB."""
     place = tmp_path / "small"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
@@ -74,10 +91,50 @@ def test_a_small_file_system(tmp_path: Path) -> None:
         mounted = False
     if not mounted:
         pytest.skip("mounting takes rights that this process has not")
+    yield place
+    subprocess.run(["umount", str(place)], check=True, timeout=20)
+
+
+def test_a_file_system_that_is_full_for_a_while(server: Server, small_disk: Path) -> None:
+    """The log of metrics waits as well, and holds every epoch in the end."""
+    whole = server.run("train", folder=small_disk / "whole")["report"]
+    shutil.rmtree(small_disk / "whole")
+    options = {"first": 20, "last": 90, "how": "full"}  # two epochs end meanwhile
+    ended = server.run("full_disk", folder=small_disk / "run", **options)["report"]
+    assert ended["error"] is None, ended
+    assert sum("could not be saved" in line for line in ended["said"]) == 10
+    assert sum("Metrics could not be logged" in line for line in ended["said"]) >= 2
+    assert ended["outcome"] == whole["outcome"]
+    assert ended["log"] == whole["log"]
+
+
+def test_a_folder_that_can_only_be_read(server: Server, tmp_path: Path, small_disk: Path) -> None:
+    """The run goes on, stops with the error when asked to, and goes on from what it had."""
+    whole = server.run("train", folder=tmp_path / "whole")["report"]
+    ended = server.run("full_disk", folder=tmp_path / "run", first=20, last=33, how="ro")
     try:
-        check_small(place)
+        assert ended["report"]["error"] is None, ended
+        failures = [line for line in ended["report"]["said"] if "could not be" in line]
+        assert len(failures) == 2
+        assert "step-00000021 could not be written (Read-only file system)" in failures[0]
+        assert ended["report"]["outcome"] == whole["outcome"]
     finally:
-        subprocess.run(["umount", str(place)], check=True, timeout=20)
+        subprocess.run(["umount", str(tmp_path / "run" / "checkpoints")], check=True, timeout=20)
+    folder = tmp_path / "stopped" / "checkpoints"
+    ended = server.run("full_disk", folder=folder.parent, first=20, last=999, how="ro", kill_at=25)
+    try:
+        assert ended["report"]["error"] == "OSError", ended
+        assert sorted(os.listdir(folder)) == ["step-00000007", "step-00000014"]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=20)
+    later = server.run("train", folder=folder.parent)["report"]
+    assert later["outcome"] == whole["outcome"]
+    assert later["log"] == whole["log"]
+
+
+def test_a_small_file_system(small_disk: Path) -> None:
+    """A real one that is full: by size, not by limit."""
+    check_small(small_disk)
 
 
 def check_small(place: Path) -> None:

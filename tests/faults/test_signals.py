@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from faults.jobs import SLOW_SAMPLE
 from faults.runner import FULL, Server
 from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.checkpoint_store import CheckpointStore
@@ -15,37 +17,59 @@ from loopwright.checkpoint_store import CheckpointStore
 pytestmark = pytest.mark.faults
 
 SIGNALS = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT]
-PHASES: list[tuple[str, list[int], dict[str, Any]]] = [
-    # phase, when (steps, batches, samples, writes), options
-    ("training", [5, 38, 100], {}),
-    ("training", [4, 20], {"accumulation": 3, "num_workers": 2}),
-    ("evaluation", [3, 38], {}),
-    ("data", [3, 700], {}),
-    ("data", [40], {"data": "own"}),
-    ("data", [40, 200], {"num_workers": 2}),
-    ("saving", [1, 4], {}),
-    ("saving twice", [2], {}),
+PHASES: list[tuple[str, int, dict[str, Any]]] = [
+    # phase, how many moments there are (steps, batches, samples, writes, compilations), options
+    ("training", 152, {}),
+    ("training", 52, {"accumulation": 3, "num_workers": 2}),
+    ("evaluation", 152, {}),
+    ("data", 2400, {}),
+    ("data", 1200, {"num_workers": 2}),
+    ("data", 2400, {"data": "own"}),
+    ("saving", 21, {}),  # the save after them is the one at the end
+    ("saving twice", 21, {}),
+    ("compiling", 3, {"compiled": True}),
 ]
+TIMES = 20
+"""How often SIGTERM comes in each phase, in the full form."""
 
 
 @pytest.mark.parametrize("phase", range(len(PHASES)), ids=lambda i: f"{PHASES[i][0]} {i}")
 def test_asked_to_stop(phase: int, server: Server, tmp_path: Path) -> None:
-    name, moments, options = PHASES[phase]
+    name, num_moments, options = PHASES[phase]
     whole = server.run("train", folder=tmp_path / "whole", **options)["report"]
-    number = SIGNALS[phase % len(SIGNALS)]
-    cases = [(number, moments[0])]
+    draws = random.Random(phase)
+    numbers = [SIGNALS[phase % len(SIGNALS)]]
     if FULL:
-        cases = [(each, when) for each in SIGNALS for when in moments]
-    for number, when in cases:
+        num_alike = sum(each[0] == name for each in PHASES)
+        numbers = [*SIGNALS, *[signal.SIGTERM] * (-(-TIMES // num_alike) - 1)]
+    for trial, number in enumerate(numbers):
         if name == "saving twice" and number == signal.SIGINT:
             continue  # the second one is to end the run at once
-        folder = tmp_path / f"{number.name}-{when}"
+        folder, when = tmp_path / str(trial), draws.randint(1, num_moments)
         arguments = {"folder": folder, "phase": name, "number": number, "when": when}
-        ended = server.run("stop_in", timeout=30, **arguments, **options)
+        ended = server.run("stop_in", timeout=60, **arguments, **options)
         check_stopped(ended, number, folder)
+        allowed = 5 + (SLOW_SAMPLE if options.get("data") == "own" else 0)
+        assert ended["report"]["seconds"] < allowed, (number, when)
         later = server.run("train", folder=folder, **options)["report"]
         assert later["outcome"] == whole["outcome"], (number, when)
         assert later["log"] == whole["log"]
+
+
+def test_asked_to_stop_while_the_last_checkpoint_is_written(server: Server, tmp_path: Path) -> None:
+    """Nothing is left to do: the run is finished, and the caller told of the signal."""
+    whole = server.run("train", folder=tmp_path / "whole")["report"]
+    arguments = {"phase": "saving", "number": signal.SIGTERM, "when": 22}
+    ended = server.run("stop_in", folder=tmp_path / "run", **arguments)
+    assert ended["report"]["error"] == "RunInterrupted", ended
+    assert read_status(tmp_path / "run") == "finished"
+    later = server.run("train", folder=tmp_path / "run")["report"]
+    assert later["outcome"] == whole["outcome"]
+
+
+def read_status(folder: Path) -> str:
+    status: str = json.loads((folder / "status.json").read_text())["status"]
+    return status
 
 
 def check_stopped(ended: dict[str, Any], number: signal.Signals, folder: Path) -> None:
@@ -56,7 +80,7 @@ def check_stopped(ended: dict[str, Any], number: signal.Signals, folder: Path) -
     else:
         assert report["error"] == "RunInterrupted", ended
         assert report["signal"] == number.name
-    assert json.loads((folder / "status.json").read_text())["status"] == "stopped"
+    assert read_status(folder) == "stopped"
     store = CheckpointStore(folder / "checkpoints", CheckpointPolicy(), print)
     found = store.read_latest()
     assert found is not None

@@ -11,6 +11,8 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
 from loopwright.callbacks import SaveTrainingStateCallback
+from loopwright.checkpoint import read_state, write_state
+from loopwright.data import epoch_order
 from loopwright.errors import CheckpointError
 from loopwright.events import StopTrainingError, TrainerCallback
 from loopwright.trainer import Trainer
@@ -179,6 +181,51 @@ def test_a_run_resumed_within_an_epoch_ends_with_the_same_bits(
     for state in states:
         resumed = run(DATASETS[name], FULL, accumulate=accumulate, resume_from=state)
         assert_same_end(resumed, whole)
+
+
+class Asked(MapData):
+    """Notes which samples are made."""
+
+    def __init__(self, num_samples: int) -> None:
+        super().__init__()
+        self.num_samples = num_samples
+        self.made: list[int] = []
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, index: int) -> Any:
+        self.made.append(index)
+        return super().__getitem__(index % 12)
+
+
+def test_going_on_far_into_an_epoch_makes_no_sample_twice(tmp_path: Path) -> None:
+    """At step 100,000, which the saved position is set to rather than trained up to."""
+
+    class Save(TrainerCallback):
+        def on_train_step_start(self, trainer: Any, **kwargs: Any) -> None:
+            trainer.save_training_state(tmp_path / "state")
+
+    def train(data: Asked, steps: int, **options: Any) -> None:
+        trainer = tiny_trainer(callbacks=options.pop("callbacks", ()))
+        trainer.train(
+            data,
+            None,
+            per_device_batch_size=2,
+            max_num_train_steps=steps,
+            train_dataloader_kwargs={"num_workers": 0},
+            **options,
+        )
+
+    first, later = Asked(200_010), Asked(200_010)
+    order = epoch_order(200_010, seed=3, epoch=1).tolist()
+    train(first, 3, callbacks=[Save])
+    assert first.made == order[:6]
+    state = read_state(tmp_path / "state")
+    state["progress"] |= dict.fromkeys(("step", "epoch_step", "micro_batch"), 100_000)
+    write_state(tmp_path / "far", state)
+    train(later, 100_002, resume_from=tmp_path / "far")
+    assert later.made == order[200_000:200_004]
 
 
 def test_a_resumed_run_does_the_updates_that_are_left(tmp_path: Path) -> None:

@@ -128,10 +128,12 @@ class StopAt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
         self.first_step_at: float | None = None
+        self.num_made = 0
 
     def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Note the time, and ask for the end."""
-        self.first_step_at = self.first_step_at or time.perf_counter()
+        """Note the time and the samples made by then, and ask for the end."""
+        if self.first_step_at is None:
+            self.first_step_at, self.num_made = time.perf_counter(), trainer.train_dataset.num_made
         if trainer.progress.step + 1 == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -158,7 +160,7 @@ def measure_start(folder: Path, step: int, *, resume: str | None) -> tuple[float
             resume=resume,
         )
     assert stop.first_step_at is not None
-    return stop.first_step_at - began, data.num_made
+    return stop.first_step_at - began, stop.num_made
 
 
 def main() -> None:
@@ -187,8 +189,8 @@ def main() -> None:
         )
         print("| start | seconds to the first step | samples made in it |")
         print("|---|--:|--:|")
-        fresh, _ = measure_start(Path(place, "far"), 100_000, resume=None)
-        print(f"| at step 0 | {fresh:.3f} | 2 |", flush=True)
+        fresh, made = measure_start(Path(place, "far"), 100_000, resume=None)
+        print(f"| at step 0 | {fresh:.3f} | {made} |", flush=True)
         late, made = measure_start(Path(place, "far"), 100_001, resume="latest")
         print(f"| at step 100,000 | {late:.3f} | {made} |")
 

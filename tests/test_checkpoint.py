@@ -34,6 +34,37 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read_state(tmp_path / "state") == TREE
 
 
+LONG: dict[str, Any] = {
+    "floats": [0.1 * i for i in range(1500)] + [float("inf"), -0.0],
+    "integers": [*range(1500), -(2**63), 2**63 - 1],
+    "tuple": tuple(range(1500)),
+    "large": [2**70] * 1500,
+    "mixed": [1, 0.5] * 750,
+    "flags": [True] * 1500,
+    "nested": {"a": [[1.0] * 1000, [2] * 999]},
+}
+
+
+def test_long_lists_of_numbers_come_back_as_they_were(tmp_path: Path) -> None:
+    write_state(tmp_path / "state", LONG)
+    found = read_state(tmp_path / "state")
+    assert found == LONG
+    assert repr(found) == repr(LONG)  # types and the sign of zero, too
+    assert len((tmp_path / "state" / "state.json").read_bytes()) < 80_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a" * 7_000_000, dict.fromkeys(range(90000), 0), [0.5] * 500_001],
+    ids=["text", "entries", "numbers"],
+)
+def test_what_only_memory_bounds_is_refused_when_it_is_saved(value: Any, tmp_path: Path) -> None:
+    """A file of it could take any memory when it is read."""
+    with pytest.raises(CheckpointError, match="Keep what is large as tensors or arrays"):
+        write_state(tmp_path / "state", {"a": value})
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.uint8]
 )

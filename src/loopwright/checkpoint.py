@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,12 @@ from loopwright.errors import CheckpointError
 
 _FORMAT = 1
 _TREE, _MANIFEST = "state.json", "manifest.json"
-_LARGEST_JSON = 2**28  # bytes; a tree of numbers far larger than any history
+# A tree becomes objects of Python, which take up to twenty times the bytes that tell of them. With
+# these bounds they stay below 64 MB, whoever wrote the file.
+_LARGEST_JSON = 6 * 2**20
+_MOST_ENTRIES = 250_000
+_MOST_NUMBERS = 500_000
+_LONG_LIST = 1000
 _LARGEST_MANIFEST = 2**20
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -100,7 +105,19 @@ def take_snapshot(state: Mapping[str, Any], buffers: Buffers | None = None) -> S
     """
     encoder = _Encoder(buffers or Buffers())
     tree = {key: encoder.encode(value, _part_of(key), key) for key, value in state.items()}
-    return Snapshot(json.dumps(tree).encode(), encoder.parts)
+    text = json.dumps(tree).encode()
+    _check_tree(text, encoder.num_listed)
+    return Snapshot(text, encoder.parts)
+
+
+def _check_tree(tree: bytes, num_listed: int = 0) -> None:
+    entries = sum(tree.count(mark) for mark in (b",", b":", b"[", b"{"))
+    if len(tree) > _LARGEST_JSON or entries > _MOST_ENTRIES or num_listed > _MOST_NUMBERS:
+        raise CheckpointError(
+            f"The state has {len(tree):,} bytes of JSON, {entries:,} entries, and {num_listed:,} "
+            f"numbers in long lists; expected {_LARGEST_JSON:,}, {_MOST_ENTRIES:,} and "
+            f"{_MOST_NUMBERS:,} at most. Keep what is large as tensors or arrays."
+        )
 
 
 def read_snapshot(snapshot: Snapshot) -> dict[str, Any]:
@@ -110,8 +127,9 @@ def read_snapshot(snapshot: Snapshot) -> dict[str, Any]:
         CheckpointError: It is no snapshot.
     """
     try:
-        tree = json.loads(snapshot.tree)
-        return {key: _decode(value, snapshot.parts) for key, value in tree.items()}
+        return _Decoder(snapshot.parts).read(snapshot.tree)
+    except CheckpointError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"The saved state cannot be read: {error}.") from None
 
@@ -230,8 +248,9 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
             for name in files
             if name.endswith(".safetensors")
         }
-        tree = json.loads(_bounded(folder / _TREE))
-        return {key: _decode(value, parts) for key, value in tree.items()}
+        return _Decoder(parts).read(_bounded(folder / _TREE))
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder} is refused: {error}") from None
     except (
         ValueError,
         TypeError,
@@ -287,6 +306,8 @@ def _part_of(key: str) -> str:
 class _Encoder:
     def __init__(self, buffers: Buffers) -> None:
         self.parts: dict[str, dict[str, torch.Tensor]] = {}
+        self.num_listed = 0
+        """Numbers in long lists, which are kept as tensors."""
         self._buffers = buffers
 
     def encode(self, value: Any, part: str, where: str) -> Any:
@@ -306,6 +327,10 @@ class _Encoder:
                 return dict(items)
             return {"$items": [[self.encode(key, part, where), item] for key, item in items]}
         if isinstance(value, (list, tuple)):
+            if (numbers := _long_list_of_numbers(value)) is not None:
+                self.num_listed += len(value)
+                kept = {"$list": self._put(numbers, part, where)}
+                return {"$tuple": kept} if isinstance(value, tuple) else kept
             listed = [self.encode(v, part, f"{where}.{i}") for i, v in enumerate(value)]
             return {"$tuple": listed} if isinstance(value, tuple) else listed
         raise CheckpointError(
@@ -322,21 +347,50 @@ class _Encoder:
         return f"{part}/{name}"
 
 
-def _decode(value: Any, parts: Mapping[str, Mapping[str, torch.Tensor]]) -> Any:
-    if isinstance(value, list):
-        return [_decode(item, parts) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if len(value) == 1:
-        kind, content = next(iter(value.items()))
-        if kind in ("$tensor", "$array"):
-            part, _, name = content.partition("/")
-            tensor = parts[part][name]
-            return tensor if kind == "$tensor" else tensor.numpy()
-        if kind == "$bytes":
-            return base64.b64decode(content)
-        if kind == "$tuple":
-            return tuple(_decode(item, parts) for item in content)
-        if kind == "$items":
-            return {_decode(key, parts): _decode(item, parts) for key, item in content}
-    return {key: _decode(item, parts) for key, item in value.items()}
+def _long_list_of_numbers(value: Sequence[Any]) -> torch.Tensor | None:
+    """Return a long list of numbers of one type as a tensor that holds them exactly."""
+    if len(value) < _LONG_LIST:
+        return None
+    kinds = set(map(type, value))
+    if kinds == {float}:
+        return torch.tensor(value, dtype=torch.float64)
+    if kinds == {int} and min(value) >= -(2**63) and max(value) < 2**63:
+        return torch.tensor(value, dtype=torch.int64)
+    return None
+
+
+class _Decoder:
+    def __init__(self, parts: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        self._parts = parts
+        self._num_listed = 0
+
+    def read(self, tree: bytes) -> dict[str, Any]:
+        _check_tree(tree)
+        return {key: self._decode(value) for key, value in json.loads(tree).items()}
+
+    def _decode(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._decode(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            kind, content = next(iter(value.items()))
+            if kind in ("$tensor", "$array", "$list"):
+                part, _, name = content.partition("/")
+                tensor = self._parts[part][name]
+                if kind == "$list":
+                    return self._listed(tensor)
+                return tensor if kind == "$tensor" else tensor.numpy()
+            if kind == "$bytes":
+                return base64.b64decode(content)
+            if kind == "$tuple":
+                return tuple(self._decode(content))
+            if kind == "$items":
+                return {self._decode(key): self._decode(item) for key, item in content}
+        return {key: self._decode(item) for key, item in value.items()}
+
+    def _listed(self, tensor: torch.Tensor) -> Any:
+        self._num_listed += tensor.numel()
+        if self._num_listed > _MOST_NUMBERS:
+            raise CheckpointError(f"its lists hold more than {_MOST_NUMBERS:,} numbers.")
+        return tensor.tolist()

@@ -211,6 +211,11 @@ def hostile_trees() -> dict[str, bytes]:
         "unhashable keys": b'{"a":{"$items":[[[],1]]}}',
         "tuple of none": b'{"a":{"$tuple":null}}',
         "wrong padding": b'{"a":{"$bytes":"a"}}',
+        "many lists": b'{"a":[' + b"[]," * 3_000_000 + b"[]]}",
+        "many dicts": b'{"a":[' + b'{"a":1},' * 1_000_000 + b"{}]}",
+        "wide text": '{"a":["\U0001f600'.encode() + b"a" * 30_000_000 + b'"]}',
+        "list of a list": b'{"a":{"$list":[]}}',
+        "list of nothing": b'{"a":{"$list":"model/none"}}',
     }
 
 

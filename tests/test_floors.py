@@ -49,6 +49,7 @@ FLOORS = {
     "loaders.py": 2,
     "loop_map.py": 2,
     "memory.py": 2,
+    "out_of_memory.py": 2,
     "outputs.py": 2,
     "placeholders.py": 2,
     "report.py": 2,

@@ -37,22 +37,37 @@ class Accumulation:
         """Whether the micro-batch in work is the last of its update."""
         self._epoch_length = epoch_length
         self._position = 0
+        self._part, self._num_parts = 0, 1
         self._shares: dict[str | None, _Share] = {}
 
     def begin(self, micro_batch: int) -> None:
         """Take up the micro-batch with this index in the epoch."""
-        if self._full_size == 1:
+        if not self.is_needed:
             return
         if self._position == 0:
             left = (
                 self._full_size if self._epoch_length is None else self._epoch_length - micro_batch
             )
             self.size = min(self._full_size, left) if left > 0 else self._full_size
-        self.completes_update = self._position + 1 == self.size
+        is_last = self._position + 1 == self.size
+        self.completes_update = is_last and self._part + 1 == self._num_parts
 
     def end(self) -> None:
         """Leave the micro-batch."""
-        self._position = 0 if self.completes_update else self._position + 1
+        if self.completes_update:
+            self._position = 0
+        elif self._part + 1 == self._num_parts:
+            self._position += 1
+
+    def take_part(self, index: int, num_parts: int) -> None:
+        """Take the next micro-batch for a part of one, by its index among so many."""
+        self._part, self._num_parts = index, num_parts
+        self.is_needed = self._full_size > 1 or num_parts > 1
+
+    def restart(self) -> None:
+        """Forget the micro-batches of this update."""
+        self._position = self._part = 0
+        self._shares.clear()
 
     @property
     def num_waiting(self) -> int:
@@ -61,8 +76,18 @@ class Accumulation:
 
     @property
     def is_open(self) -> bool:
-        """Whether micro-batches wait for the rest of their update."""
-        return self._position > 0
+        """Whether micro-batches, or parts of one, wait for the rest of their update."""
+        return self._position > 0 or self._part > 0
+
+    @property
+    def num_parts(self) -> int:
+        """Parts that a micro-batch is taken in."""
+        return self._num_parts
+
+    @property
+    def num_begun(self) -> int:
+        """Parts of micro-batches that were begun in this update, the one in work included."""
+        return self._position * self._num_parts + self._part + 1
 
     def close(self) -> list[str | None]:
         """End an update for which no more data comes; return the optimizers that take part."""
@@ -71,7 +96,7 @@ class Accumulation:
 
     def weigh(self, loss: torch.Tensor, count: Count, name: str | None) -> torch.Tensor:
         """Return the loss to run backward from, given how many items it is a mean over."""
-        if self.size == 1:
+        if self.size * self._num_parts == 1:
             return loss
         share = self._shares.get(name)
         if isinstance(count, torch.Tensor):
@@ -79,7 +104,8 @@ class Accumulation:
         elif count == 0:
             return loss * 0.0
         if share is None:
-            share = self._shares[name] = _Share(expected=_at_least_one(count) * self.size)
+            expected = _at_least_one(count) * (self.size * self._num_parts)
+            share = self._shares[name] = _Share(expected)
         share.seen = share.seen + count
         ratio = share.expected / count  # infinite for a tensor of no items, which weighs nothing
         return loss / (ratio.to(loss.dtype) if isinstance(ratio, torch.Tensor) else ratio)

@@ -6,6 +6,7 @@ LoopwrightError
 ├── RunFolderError       (an OSError)            a run folder cannot be used
 ├── CheckpointError      (a ValueError)          a saved state cannot be used
 ├── ArtifactError        (a ValueError)          a saved experiment cannot be used
+├── OutOfMemoryError     (a MemoryError)         a run needs more memory than there is
 ├── RunInterrupted                               a signal ended a run, which saved and can go on
 └── NotSupportedError    (a NotImplementedError) a known thing that this version does not do
 
@@ -37,6 +38,10 @@ class CheckpointError(LoopwrightError, ValueError):
 
 class ArtifactError(LoopwrightError, ValueError):
     """Tells why a saved experiment is refused."""
+
+
+class OutOfMemoryError(LoopwrightError, MemoryError):
+    """Tells what was in memory when it was not enough, and what to lower."""
 
 
 class RunInterrupted(LoopwrightError):

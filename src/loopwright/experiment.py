@@ -568,6 +568,7 @@ class Experiment:
             device=run.device,
             precision=run.precision,
             step_mode=run.step_mode,
+            on_out_of_memory=run.on_out_of_memory,
             seed=_seed_of(self.spec),
             run_dir=folder.path if folder else None,
             checkpoint=run.checkpoint.policy() if run.checkpoint and folder else None,

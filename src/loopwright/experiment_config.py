@@ -163,6 +163,8 @@ class RunSpec(Spec):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     step_mode: Literal["eager"] = "eager"
     """How a step is executed."""
+    on_out_of_memory: Literal["stop", "split"] = "stop"
+    """Whether to go on with micro-batches in parts."""
     checkpoint: CheckpointSpec | None = None
     """When to save besides the end; where it is left out, when a signal ends the run alone."""
     callbacks: tuple[Component, ...] = ()

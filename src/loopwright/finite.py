@@ -47,10 +47,12 @@ class BadStep:
     """What was not finite, such as "the loss became nan"."""
     micro_batch: int
     """The first micro-batch of the step: its index in the epoch."""
-    num_micro_batches: int
-    """How many of its micro-batches ran, the bad one included."""
     size: int
-    """How many it would have had."""
+    """Micro-batches that it would have had."""
+    num_parts: int
+    """Parts that each of them runs in; 1 where they are whole."""
+    num_run: int
+    """How many of all parts ran, the bad one included."""
     batches: list[Any] | None
     """Those that ran, where the loader cannot make them again."""
 
@@ -104,12 +106,12 @@ class StepGuard:
         self.latch: DeviceLatch | None = None
         """What losses are noted in, instead of being read each."""
         # A random state matters to what is saved alone.
-        self._generators = _generators(trainer) if trainer.run_dir is not None else {}
+        self._generators = generators_of(trainer) if trainer.run_dir is not None else {}
         self._drawn = self._generators
         self._is_first = False
         self._buffers = BufferCopies([])
         self._keeps_batches = False
-        self._records: deque[_Before] = deque(maxlen=1)
+        self._records: deque[StepStart] = deque(maxlen=1)
         if not (trainer._reads_losses_per_step or trainer._scalers):
             self._watch_device(trainer, seconds_between_reads)
 
@@ -147,7 +149,7 @@ class StepGuard:
         if not trainer._accumulation.is_open:
             self._buffers.save()
             generators = self._generators if self._is_first else self._drawn
-            record = _Before.of(trainer, {name: get() for name, (get, _) in generators.items()})
+            record = StepStart.of(trainer, {name: get() for name, (get, _) in generators.items()})
             if self.latch is not None:
                 record.add_rates(trainer, self._num_ended)
             self._records.append(record)
@@ -185,6 +187,7 @@ class StepGuard:
             or self._drawn
             or trainer._accumulation.is_needed
             or len(trainer._optimizer_names) > 1
+            or trainer._splitter is not None
         )
 
     def note(self, trainer: Trainer, loss: Tensor) -> None:
@@ -255,10 +258,10 @@ class StepGuard:
             NonFiniteLossError: Always; in training, the trainer stands before the bad step.
         """
         if trainer.progress.phase == "train":
-            record = self._records[-1] if self.is_watching else _Before.of(trainer, {})
+            record = self._records[-1] if self.is_watching else StepStart.of(trainer, {})
             if self._keeps_batches and not record.batches:
                 record.batches.append(trainer._micro_batch)
-            self._rewind(trainer, record, what, trainer._accumulation.num_waiting + 1)
+            self._rewind(trainer, record, what, trainer._accumulation.num_begun)
         self._raise(trainer, what)
 
     def _stop_at(self, trainer: Trainer, index: int) -> None:
@@ -273,13 +276,18 @@ class StepGuard:
         self._rewind(trainer, record, what, index - record.num_ended + 1)
         self._raise(trainer, what)
 
-    def _rewind(self, trainer: Trainer, record: _Before, what: str, num_run: int) -> None:
+    def _rewind(self, trainer: Trainer, record: StepStart, what: str, num_run: int) -> None:
         trainer._abandon_update()
         record.restore(trainer)
         self._buffers.put_back()
-        batches = record.batches[:num_run] if self._keeps_batches else None
-        micro_batch = trainer.progress.micro_batch
-        self.bad = BadStep(what, micro_batch, num_run, record.size, batches)
+        self.bad = BadStep(
+            what,
+            micro_batch=trainer.progress.micro_batch,
+            size=record.size,
+            num_parts=record.num_parts,
+            num_run=num_run,
+            batches=record.batches[:num_run] if self._keeps_batches else None,
+        )
         self._records.clear()
 
     def _raise(self, trainer: Trainer, what: str) -> None:
@@ -290,11 +298,12 @@ class StepGuard:
 
 
 @dataclass
-class _Before:
+class StepStart:
     """What a trainer was before a step, but for its weights and buffers."""
 
     position: dict[str, int]
     size: int
+    num_parts: int
     losses: dict[str | None, dict[str, Any]]
     random: dict[str, Any]
     num_ended: int = 0
@@ -307,7 +316,7 @@ class _Before:
     """Optimizers that had made no state."""
 
     @classmethod
-    def of(cls, trainer: Trainer, random: dict[str, Any]) -> _Before:
+    def of(cls, trainer: Trainer, random: dict[str, Any]) -> StepStart:
         progress, accumulation = trainer.progress, trainer._accumulation
         position = {
             "step": progress.step,
@@ -317,7 +326,7 @@ class _Before:
         }
         losses: dict[str | None, dict[str, Any]] = {None: dict(vars(trainer._loss_tracker))}
         losses |= {name: dict(vars(each)) for name, each in trainer._named_losses.items()}
-        return cls(position, accumulation.size, losses, random)
+        return cls(position, accumulation.size, accumulation.num_parts, losses, random)
 
     def add_rates(self, trainer: Trainer, num_ended: int) -> None:
         """Keep also what skipped steps change on the host, until the flag is read."""
@@ -346,7 +355,7 @@ class _Before:
             group.update(values)
         for optimizer in self.fresh:
             optimizer.state.clear()  # a fused SGD leaves memory as it found it in what it skips
-        generators = _generators(trainer)
+        generators = generators_of(trainer)
         for name, state in self.random.items():
             generators[name][1](state)
 
@@ -355,7 +364,7 @@ def _kept(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _generators(trainer: Trainer) -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
+def generators_of(trainer: Trainer) -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
     """Return how to get and set the state of each global generator that a step may draw from."""
     known: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         "torch": (torch.get_rng_state, torch.set_rng_state),

@@ -24,6 +24,7 @@ from loopwright.events import CallbackHandler
 from loopwright.finite import BadStep
 from loopwright.history import LossTracker
 from loopwright.loaders import close_loader
+from loopwright.out_of_memory import split_batch
 from loopwright.progress import Progress
 from loopwright.seed import preserved_random_states, restore_random_states
 from loopwright.train_arguments import names_of
@@ -53,7 +54,7 @@ def save_bad_step(trainer: Trainer, bad: BadStep, folder: Path) -> None:
     model = trainer.get_model(keep_torch_compile=False)
     about = {
         "what": bad.what,
-        "size": bad.size,
+        "size": bad.size * bad.num_parts,
         "in_training": [name for name, module in model.named_modules() if module.training],
         "frozen": [name for name, each in model.named_parameters() if not each.requires_grad],
     }
@@ -69,12 +70,14 @@ def save_bad_step(trainer: Trainer, bad: BadStep, folder: Path) -> None:
 
 
 def _made_again(trainer: Trainer, bad: BadStep) -> list[Any]:
-    """Return the micro-batches of a step from their positions in the epoch."""
+    """Return the micro-batches of a step, or their parts, from their positions in the epoch."""
     loader = trainer._train_dataloader
     close_loader(loader)
     with preserved_random_states():
         batches = trainer._feed.batches(trainer, loader, start=bad.micro_batch)
-        return list(islice(batches, bad.num_micro_batches))
+        whole = list(islice(batches, -(-bad.num_run // bad.num_parts)))
+    parts = [part for each in whole for part in split_batch(each, bad.num_parts)]
+    return parts[: bad.num_run]
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,8 @@ def replay(folder: str | os.PathLike[str], trainer: Trainer) -> Replay:
     trace = None
     with preserved_random_states(), _standing_before(trainer, state), _watching(trainer) as watch:
         restore_random_states(state["random"])
-        for micro_batch in batch:
-            trainer._run_train_step(micro_batch)
+        for part in batch:
+            trainer._run_train_step(part)
         losses = tuple(float(tracker.loss_value) for tracker in trainer.loss_trackers)
     _load(trainer, state)
     place, module = watch.found(loss_is_finite=all(map(math.isfinite, losses)))
@@ -241,8 +244,8 @@ def _trace(trainer: Trainer, batch: list[Any]) -> str | None:
         warnings.simplefilter("always")
         with torch.autograd.set_detect_anomaly(True):
             try:
-                for micro_batch in batch:
-                    trainer._run_train_step(micro_batch)
+                for part in batch:
+                    trainer._run_train_step(part)
             except RuntimeError as error:
                 if "returned nan values" not in str(error):
                     raise

@@ -24,6 +24,12 @@ def check_modes(precision: str, step_mode: str) -> None:
         raise ValueError(f"step_mode is {step_mode!r}; expected 'eager'.")
 
 
+def check_on_out_of_memory(answer: str) -> None:
+    """Refuse what is no answer to running out of memory."""
+    if answer not in ("stop", "split"):
+        raise ValueError(f"on_out_of_memory is {answer!r}; expected 'stop' or 'split'.")
+
+
 def check_checkpoint(checkpoint: object, run_dir: object) -> None:
     """Refuse what is no policy, and a policy for a run without a folder."""
     if checkpoint is None:

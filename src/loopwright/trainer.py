@@ -54,6 +54,7 @@ from loopwright.loaders import (
     make_loader,
 )
 from loopwright.memory import kept_buffers
+from loopwright.out_of_memory import Splitter, explaining_out_of_memory
 from loopwright.outputs import Collected
 from loopwright.placeholders import TrainerPlaceholderValues, replace_trainer_placeholder_values
 from loopwright.processes import (
@@ -72,6 +73,7 @@ from loopwright.train_arguments import (
     check_limits,
     check_modes,
     check_numbers,
+    check_on_out_of_memory,
     check_optimizer,
     check_scheduler_fn,
     loader_options,
@@ -120,6 +122,8 @@ class Trainer:
         checkpoint: When such a run saves besides, and what it keeps.
         deterministic: Use deterministic algorithms during runs; they can be slower, and torch
             raises where it has none.
+        on_out_of_memory: "stop" raises an error that tells what to lower; "split" goes on with
+            micro-batches in parts, whose gradients are those of the whole batch.
 
     Raises:
         ValueError: The device, precision or step mode is not usable.
@@ -147,9 +151,11 @@ class Trainer:
         run_dir: str | os.PathLike[str] | None = None,
         checkpoint: CheckpointPolicy | None = None,
         deterministic: bool = False,
+        on_out_of_memory: Literal["stop", "split"] = "stop",
     ) -> None:
         refuse_several_processes()
         check_modes(precision, step_mode)
+        check_on_out_of_memory(on_out_of_memory)
         check_checkpoint(checkpoint, run_dir)
         self.model = model
         self.loss_func = loss_func
@@ -161,6 +167,7 @@ class Trainer:
         self.run_dir = Path(run_dir) if run_dir is not None else None
         self.checkpoint = checkpoint
         self.deterministic = deterministic
+        self.on_out_of_memory = on_out_of_memory
         self.callback_handler = self._create_callback_handler(callbacks)
         self.progress = Progress()
         self.scheduler: Any = None
@@ -199,6 +206,7 @@ class Trainer:
         self._keeper = Keeper(self.run_dir, checkpoint)
         self._feed = Feed()
         self._guard: StepGuard | None = None
+        self._splitter: Splitter | None = None
         self._run_seed = 0
         self._first_epoch = 1
         self._resumes_inside_epoch = False
@@ -422,6 +430,7 @@ class Trainer:
             RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended a run with a folder, after saving;
                 for SIGINT it is KeyboardInterrupt.
             CheckpointError: What is resumed is damaged, or does not fit.
+            OutOfMemoryError: Memory was not enough; the message says what to lower.
             RunFolderError: Another process trains in the run's folder, or it cannot be used.
             TypeError: `create_scheduler_fn` is a scheduler rather than a function that makes one.
             ValueError: A number is out of its range, or there is no data.
@@ -467,7 +476,11 @@ class Trainer:
         with self._keeper.locked(self):
             if resume is not None:
                 self._keeper.resume(self, resume, allow_changes=allow_changes)
-            with self._running(), self._keeper.keeping(self, resumes=resume is not None):
+            with (
+                self._running(),
+                self._keeper.keeping(self, resumes=resume is not None),
+                explaining_out_of_memory(self),
+            ):
                 self._run_training()
 
     def _run_training(self) -> None:
@@ -522,8 +535,10 @@ class Trainer:
 
     def _run_train_batches(self, train_dl: Any) -> None:
         """Run the micro-batches that are left of an epoch."""
+        splitter = self._splitter
+        run_step = self._run_train_step if splitter is None else splitter.run_train_step
         for batch in self._feed.train_batches(self, train_dl):
-            self._run_train_step(batch)
+            run_step(batch)
             if self._reached_max_steps():
                 break
             self._keeper.save_if_due(self)
@@ -751,7 +766,7 @@ class Trainer:
             is_intermediate: Whether this interrupts a training epoch.
         """
         call_event = self.callback_handler.call_event
-        with self._phase("eval"):
+        with self._phase("eval"), explaining_out_of_memory(self):
             self.eval_epoch_start()
             call_event("on_eval_epoch_start", self, is_intermediate=is_intermediate)
             with torch.no_grad():
@@ -1120,6 +1135,7 @@ class Trainer:
         """Set counters to the start of a run, and make its scheduler."""
         assert self.run_config is not None
         self._stop, self._turn, self._guard = None, None, None
+        self._splitter = Splitter(self) if self.on_out_of_memory == "split" else None
         self._keeper.resumed = self._keeper.resumed_from = None
         self._feed = Feed()
         self._limits = num_epochs, max_num_train_steps
@@ -1154,6 +1170,8 @@ class Trainer:
             if self._guard is not None:
                 self._guard.release()
             self._guard = None
+            if self._splitter is not None:
+                self._splitter.release()
             self.progress.phase = "idle"
             self._accumulation = Accumulation(1, None)
             self._micro_batch = self._num_items = None

@@ -63,6 +63,7 @@ def take_state(trainer: Trainer) -> dict[str, Any]:
             name: each.state_dict() for name, each in _with_state(trainer.callback_handler).items()
         },
         "settings": settings_of(trainer),
+        "num_parts": 1 if trainer._splitter is None else trainer._splitter.num_parts,
         "random": random_states(),
     }
 
@@ -76,6 +77,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         **known,
         "per_device_batch_size": config and config.train_per_device_batch_size,
         "precision": trainer.precision,
+        "on_out_of_memory": trainer.on_out_of_memory,
         "optimizer": [type(each).__name__ for each in optimizers_in(trainer.optimizer)],
     }
 
@@ -159,6 +161,8 @@ def put_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
     trainer._named_losses = {name: LossTracker() for name in state["named_losses"]}
     for tracker, values in zip(trainer.loss_trackers, state["losses"], strict=True):
         vars(tracker).update(values)
+    if trainer._splitter is not None:
+        trainer._splitter.num_parts = state.get("num_parts", 1)
     trainer._keeper.resumed = state
     restore_random_states(state["random"])
 

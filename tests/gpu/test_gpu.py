@@ -8,6 +8,7 @@ from torch import nn
 
 from loopwright import Trainer
 from loopwright.default_callbacks import TerminateOnNaNCallback
+from loopwright.errors import OutOfMemoryError
 
 pytestmark = [
     pytest.mark.gpu,
@@ -138,3 +139,39 @@ def test_a_loss_that_is_not_finite_ends_the_run():
     trainer.train((features, targets), num_epochs=5, per_device_batch_size=16)
     assert trainer.progress.epochs_done == 0
     assert "nan" in trainer.stop_reason
+
+
+def test_a_device_that_is_really_full_is_split():
+    """Activations of 64 samples take more than the process may have; those of 32 do not."""
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 4)
+
+        def forward(self, inputs):
+            wide = self.layer(inputs)[:, :, None].expand(-1, -1, 2**20)  # 16 MiB per sample
+            return torch.sin(wide).mean(2)
+
+    def run(**options):
+        torch.manual_seed(0)
+        model = Wide()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss = nn.CrossEntropyLoss()
+        trainer = Trainer(model, loss, optimizer, callbacks=(), device="cuda", seed=1, **options)
+        trainer.train(make_data(64), 1, per_device_batch_size=64)
+        return trainer
+
+    whole = run()
+    del whole._loss_tracker
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 1.6 * 2**30) / total)
+    try:
+        with pytest.raises(OutOfMemoryError, match="Micro-batch: 64 samples"):
+            run()
+        parts = run(on_out_of_memory="split")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert parts._splitter.num_parts > 1
+    assert torch.allclose(parts.model.layer.weight, whole.model.layer.weight, rtol=1e-4)

@@ -5,8 +5,11 @@ The path of accelerators runs here on CPU tensors, where the same operations set
 
 import inspect
 import math
+import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,9 @@ from tiny import MapData, Stream, same, tiny_data, tiny_model, tiny_trainer, wei
 from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW
 
+from loopwright.callbacks import StepBasedEvaluationCallback
 from loopwright.default_callbacks import TerminateOnNaNCallback
-from loopwright.errors import CheckpointError
+from loopwright.errors import CheckpointError, RunInterrupted
 from loopwright.events import StopTrainingError, TrainerCallback
 from loopwright.finite import NonFiniteLossError, skips_on_device
 from loopwright.trainer import Trainer
@@ -367,6 +371,75 @@ def test_a_save_reads_the_flag_first(tmp_path: Any) -> None:
     trainer.train(tiny_data(), 1, per_device_batch_size=2)
     assert trainer.progress.step == 2
     assert not (tmp_path / "state").exists()
+
+
+def test_a_signal_before_the_flag_is_read(tmp_path: Path) -> None:
+    """What is saved stands before the bad step, so that the run that goes on meets it again."""
+
+    class Signalled(TrainerCallback):
+        def on_train_step_end(self, trainer: Any, **kwargs: Any) -> None:
+            if trainer.progress.step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = make_trainer(reads=False, callbacks=[Signalled], run_dir=tmp_path)
+    trainer.at = 3
+    with pytest.raises(RunInterrupted) as caught:
+        trainer.train(tiny_data(), 1, per_device_batch_size=2)
+    assert caught.value.checkpoint.name == "step-00000002"
+    again = make_trainer(reads=False, run_dir=tmp_path)
+    again.at = 1
+    again.train(tiny_data(), 1, per_device_batch_size=2, resume="latest")
+    assert again.progress.step == 2
+    assert "nan" in again.stop_reason
+
+
+def test_an_evaluation_within_an_epoch_reads_the_flag_first() -> None:
+    evaluated = []
+
+    class Looking(TrainerCallback):
+        def on_eval_epoch_start(self, trainer: Any, **kwargs: Any) -> None:
+            evaluated.append(trainer.progress.step)
+
+    for at, expected in ((None, [4, 6]), (3, [])):
+        evaluated.clear()
+        trainer = make_trainer(reads=False, callbacks=[StepBasedEvaluationCallback(4), Looking])
+        trainer.at = at
+        trainer.train(tiny_data(), 1, tiny_data(), per_device_batch_size=2)
+        assert evaluated == expected
+    assert trainer.progress.step == 2
+
+
+@PATHS
+def test_a_callback_that_comes_later_looks_from_the_next_epoch_on(reads: bool) -> None:
+    class Adding(TrainerCallback):
+        def on_train_epoch_end(self, trainer: Any, **kwargs: Any) -> None:
+            if trainer.progress.epoch == 1:
+                trainer.callback_handler.add_callback(TerminateOnNaNCallback)
+
+    trainer = make_trainer(reads=reads)
+    trainer.callback_handler.clear_callbacks()
+    trainer.callback_handler.add_callback(Adding)
+    trainer.at = 8
+    trainer.train(tiny_data(), 2, per_device_batch_size=2)
+    assert trainer.progress.step == 7
+
+
+@PATHS
+def test_an_optimizer_that_only_a_hook_of_the_trainer_knows(reads: bool) -> None:
+    class Own(Poisoned):
+        def optimizer_step(self) -> None:
+            for parameter in self.model.parameters():
+                parameter.data.sub_(0.1 * parameter.grad)
+
+        def optimizer_zero_grad(self) -> None:
+            self.model.zero_grad()
+
+    trainer = make_trainer(reads=reads, kind=Own)
+    trainer.optimizer = None
+    trainer.at = 3
+    trainer.train(tiny_data(), 1, per_device_batch_size=2)
+    assert trainer.progress.step == 2
+    assert all(torch.isfinite(weight).all() for weight in weights(trainer))
 
 
 def test_another_stop_does_not_hide_a_bad_step() -> None:

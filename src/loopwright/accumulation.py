@@ -37,7 +37,9 @@ class Accumulation:
         """Whether the micro-batch in work is the last of its update."""
         self._epoch_length = epoch_length
         self._position = 0
-        self._part, self._num_parts = 0, 1
+        self._part = 0
+        self.num_parts = 1
+        """Parts that a micro-batch is taken in."""
         self._shares: dict[str | None, _Share] = {}
 
     def begin(self, micro_batch: int) -> None:
@@ -50,18 +52,18 @@ class Accumulation:
             )
             self.size = min(self._full_size, left) if left > 0 else self._full_size
         is_last = self._position + 1 == self.size
-        self.completes_update = is_last and self._part + 1 == self._num_parts
+        self.completes_update = is_last and self._part + 1 == self.num_parts
 
     def end(self) -> None:
         """Leave the micro-batch."""
         if self.completes_update:
             self._position = 0
-        elif self._part + 1 == self._num_parts:
+        elif self._part + 1 == self.num_parts:
             self._position += 1
 
     def take_part(self, index: int, num_parts: int) -> None:
         """Take the next micro-batch for a part of one, by its index among so many."""
-        self._part, self._num_parts = index, num_parts
+        self._part, self.num_parts = index, num_parts
         self.is_needed = self._full_size > 1 or num_parts > 1
 
     def restart(self) -> None:
@@ -80,14 +82,9 @@ class Accumulation:
         return self._position > 0 or self._part > 0
 
     @property
-    def num_parts(self) -> int:
-        """Parts that a micro-batch is taken in."""
-        return self._num_parts
-
-    @property
     def num_begun(self) -> int:
         """Parts of micro-batches that were begun in this update, the one in work included."""
-        return self._position * self._num_parts + self._part + 1
+        return self._position * self.num_parts + self._part + 1
 
     def close(self) -> list[str | None]:
         """End an update for which no more data comes; return the optimizers that take part."""
@@ -96,7 +93,7 @@ class Accumulation:
 
     def weigh(self, loss: torch.Tensor, count: Count, name: str | None) -> torch.Tensor:
         """Return the loss to run backward from, given how many items it is a mean over."""
-        if self.size * self._num_parts == 1:
+        if self.size * self.num_parts == 1:
             return loss
         share = self._shares.get(name)
         if isinstance(count, torch.Tensor):
@@ -104,7 +101,7 @@ class Accumulation:
         elif count == 0:
             return loss * 0.0
         if share is None:
-            expected = _at_least_one(count) * (self.size * self._num_parts)
+            expected = _at_least_one(count) * (self.size * self.num_parts)
             share = self._shares[name] = _Share(expected)
         share.seen = share.seen + count
         ratio = share.expected / count  # infinite for a tensor of no items, which weighs nothing

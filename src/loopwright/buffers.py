@@ -50,7 +50,8 @@ class BufferCopies:
     @torch.no_grad()
     def save(self) -> None:
         """Copy the buffers as they are now."""
-        self.let_go()
+        if self._changed is not None:
+            self.let_go()
         if any(map(is_not, self._now(), self._live)):  # a module put another tensor there
             self._take()
         elif self._live:

@@ -66,14 +66,19 @@ class TerminateOnNaNCallback(TrainerCallback):
     def on_evaluation_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
         self._arm(trainer)
 
+    def _guard_of(self, trainer: Trainer) -> StepGuard:
+        if trainer._guard is None:  # this callback came when the run had begun
+            self._arm(trainer)
+        assert trainer._guard is not None
+        return trainer._guard
+
     def _arm(self, trainer: Trainer) -> None:
         self.triggered = False
         every = self.seconds_between_reads
         trainer._guard = StepGuard(trainer, seconds_between_reads=every)
 
     def on_train_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
-        if trainer._guard is not None:
-            trainer._guard.start_epoch(trainer)
+        self._guard_of(trainer).start_epoch(trainer)
 
     def on_eval_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
         self._running_sum = LaggedValue()
@@ -89,8 +94,8 @@ class TerminateOnNaNCallback(TrainerCallback):
             self._check(trainer, tracker.average)
 
     def _check(self, trainer: Trainer, loss: float | None) -> None:
-        if trainer._guard is not None and loss is not None and not math.isfinite(loss):
-            trainer._guard.stop(trainer, f"the loss became {loss}")
+        if loss is not None and not math.isfinite(loss):
+            self._guard_of(trainer).stop(trainer, f"the loss became {loss}")
 
     def on_stop_training_error(self, trainer: Trainer, **kwargs: Any) -> None:
         """Note what ended the run; the flag on the device may be set and not read yet."""

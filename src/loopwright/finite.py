@@ -23,7 +23,7 @@ from loopwright.buffers import BufferCopies
 from loopwright.device import Sent
 from loopwright.events import StopTrainingError
 from loopwright.loaders import innermost
-from loopwright.train_arguments import optimizers_in
+from loopwright.train_arguments import optimizers_in, torch_optimizers_in
 from loopwright.training_state import load_states, states_of
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class StepGuard:
         """Leave no trace in the optimizers."""
         if self.latch is not None:
             for optimizer in self._skipping:
-                del optimizer.found_inf
+                vars(optimizer).pop("found_inf", None)
 
     # -------------------------------------------------------------------- from the loop
 
@@ -331,9 +331,10 @@ class StepStart:
     def add_rates(self, trainer: Trainer, num_ended: int) -> None:
         """Keep also what skipped steps change on the host, until the flag is read."""
         self.num_ended = num_ended
-        for optimizer in optimizers_in(trainer.optimizer):
+        for optimizer in torch_optimizers_in(trainer.optimizer):
             for group in optimizer.param_groups:
-                values = {name: _kept(v) for name, v in group.items() if name != "params"}
+                values = {name: value for name, value in group.items() if name != "params"}
+                values |= {k: v.clone() for k, v in values.items() if isinstance(v, Tensor)}
                 self.rates.append((group, values))
             if not optimizer.state:
                 self.fresh.append(optimizer)
@@ -358,10 +359,6 @@ class StepStart:
         generators = generators_of(trainer)
         for name, state in self.random.items():
             generators[name][1](state)
-
-
-def _kept(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def generators_of(trainer: Trainer) -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:

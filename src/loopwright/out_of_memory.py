@@ -16,7 +16,7 @@ from loopwright.buffers import BufferCopies
 from loopwright.device import tensors_in
 from loopwright.errors import OutOfMemoryError
 from loopwright.finite import StepStart, generators_of
-from loopwright.train_arguments import optimizers_in
+from loopwright.train_arguments import torch_optimizers_in
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
@@ -67,7 +67,7 @@ def describe(trainer: Trainer, error: BaseException, reason: str = "") -> str:
         shapes = ", ".join(f"{list(t.shape)} {_name(t.dtype)}" for t in tensors_in(batch))
         lines.append(f"Micro-batch: {num_samples_in(batch)} samples ({shapes}).")
     model = trainer.model if isinstance(trainer.model, nn.Module) else nn.Module()
-    states = [o.state for o in optimizers_in(trainer.optimizer) if hasattr(o, "state")]
+    states = [optimizer.state for optimizer in torch_optimizers_in(trainer.optimizer)]
     parameters, state = _num_bytes(model.parameters()), _num_bytes(tensors_in(_plain(states)))
     lines.append(
         f"Precision: {trainer.precision}. Parameters: {_size(parameters)}, their gradients as "
@@ -156,7 +156,7 @@ class Splitter:
         """Run micro-batches in parts, and return the error if memory was not enough."""
         trainer, accumulation = self._trainer, self._trainer._accumulation
         self._has_updated = False
-        optimizers = optimizers_in(trainer.optimizer)
+        optimizers = torch_optimizers_in(trainer.optimizer)
         handles = [each.register_step_pre_hook(self._note_update) for each in optimizers]
         try:
             for batch in batches:

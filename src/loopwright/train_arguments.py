@@ -99,6 +99,11 @@ def optimizers_in(optimizer: Any) -> Iterator[Any]:
     yield from optimizer.values() if isinstance(optimizer, Mapping) else (optimizer,)
 
 
+def torch_optimizers_in(optimizer: Any) -> Iterator[torch.optim.Optimizer]:
+    """Give those of them that are torch's; a hook of the user's may step another object."""
+    return (each for each in optimizers_in(optimizer) if isinstance(each, torch.optim.Optimizer))
+
+
 def names_of(optimizer: Any) -> tuple[str | None, ...]:
     """Return the names of the optimizers in a dict; one None for a single optimizer."""
     return tuple(optimizer) if isinstance(optimizer, Mapping) else (None,)

@@ -80,6 +80,7 @@ from loopwright.train_arguments import (
     names_of,
     optimizers_in,
     smaller_limit,
+    torch_optimizers_in,
 )
 from loopwright.training_state import (
     check_fits,
@@ -631,7 +632,7 @@ class Trainer:
             if scaler is not None:
                 scaler.unscale_(self._in_turn(self.optimizer))
             self._clip_gradients()
-        if self._guard is not None:
+        if self._guard is not None and self._guard.latch is not None:
             self._guard.check_update(self, self._in_turn(self.optimizer))
         self.optimizer_step()
         if scaler is None or self._fp16_step_was_taken(scaler):
@@ -765,6 +766,8 @@ class Trainer:
             is_training: Whether this is part of a training run.
             is_intermediate: Whether this interrupts a training epoch.
         """
+        if is_intermediate and self._guard is not None:
+            self._guard.settle(self)
         call_event = self.callback_handler.call_event
         with self._phase("eval"), explaining_out_of_memory(self):
             self.eval_epoch_start()
@@ -1201,9 +1204,8 @@ class Trainer:
         self._drop_gradients()
 
     def _drop_gradients(self) -> None:
-        for optimizer in optimizers_in(self.optimizer):
-            if isinstance(optimizer, torch.optim.Optimizer):
-                optimizer.zero_grad()
+        for optimizer in torch_optimizers_in(self.optimizer):
+            optimizer.zero_grad()
 
     def _should_train_an_epoch(self) -> bool:
         num_epochs, _ = self._limits

@@ -2,6 +2,21 @@
 
 from loopwright.models.base import build_model, models
 from loopwright.models.cnn import cnn
+from loopwright.models.dogs_vs_cats_cnn import dogs_vs_cats_cnn
 from loopwright.models.mlp import mlp
+from loopwright.models.resnet import resnet
+from loopwright.models.tabular import tabular_mlp
+from loopwright.models.texts import gpt, text_cnn, transformer_classifier
 
-__all__ = ["build_model", "cnn", "mlp", "models"]
+__all__ = [
+    "build_model",
+    "cnn",
+    "dogs_vs_cats_cnn",
+    "gpt",
+    "mlp",
+    "models",
+    "resnet",
+    "tabular_mlp",
+    "text_cnn",
+    "transformer_classifier",
+]

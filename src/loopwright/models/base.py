@@ -1,6 +1,6 @@
 """Making a model by name, with the shapes of the data filled in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
@@ -47,6 +47,26 @@ def count_outputs(labels: Array) -> int:
     for size in labels.shape:
         count *= size
     return count
+
+
+def image_shape(model: str, input_shape: Sequence[int], *, smallest: int) -> tuple[int, int, int]:
+    """Return channels, height and width; refuse what is no image, or is smaller than that.
+
+    Raises:
+        ValueError: the message names the model.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"A {model} takes images of shape (channels, height, width); a sample here has the "
+            f"shape {tuple(input_shape)}. Choose another model, such as mlp."
+        )
+    channels, height, width = input_shape
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"A {model} takes images of at least {smallest}x{smallest} pixels; these have "
+            f"{height}x{width}."
+        )
+    return channels, height, width
 
 
 def require_at_least(minimum: int, **sizes: int) -> None:

@@ -36,7 +36,8 @@ def test_curves_equal_scikit_learn() -> None:
     true, logits = made_scores(500, 3)
     report = classification_report(true, logits)
     probabilities = to_probabilities(logits)
-    for k, ranking in enumerate(report.rankings):
+    for k in range(3):
+        ranking = report.ranking(k)
         scores = probabilities[:, k]
         rates = metrics.roc_curve(true == k, scores, drop_intermediate=False)[:2]
         np.testing.assert_allclose(ranking.roc_curve(), rates, rtol=1e-12)

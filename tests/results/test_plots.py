@@ -22,6 +22,20 @@ def test_a_large_confusion_matrix_has_a_scale_in_place_of_numbers() -> None:
     assert len(ax.figure.axes) == 2
 
 
+def test_of_many_classes_the_worst_are_drawn() -> None:
+    """Of 50 classes one is never predicted right; curves stay readable and small."""
+    true = np.arange(5000) % 50
+    scores = np.random.default_rng(1).normal(size=(5000, 50)) + 4 * np.eye(50)[true]
+    scores[true == 17, 17] -= 9
+    report = classification_report(true, scores)
+    roc, bars = plots.plot_roc_curves(report), plots.plot_per_class(report)
+    assert len(roc.lines) == 11
+    assert any(line.get_label().startswith("17 (area 0.0") for line in roc.lines)
+    assert all(len(line.get_xdata()) <= 2000 for line in roc.lines)
+    assert len(bars.patches) == 3 * 40
+    assert "17" in [label.get_text() for label in bars.get_xticklabels()]
+
+
 def test_given_axes_are_used_and_returned() -> None:
     axes = Figure().subplots(2, 3).ravel()
     report = classification_report([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])

@@ -66,21 +66,19 @@ class ClassificationReport:
         """How many samples are of each class."""
         return np.asarray(self.confusion.sum(axis=1))
 
-    @cached_property
-    def rankings(self) -> tuple[Ranking, ...]:
-        """The samples in the order of each class's probability: curves and the areas below them."""
-        columns = self._require_probabilities().T
-        return tuple(Ranking(column, self.true == k) for k, column in enumerate(columns))
+    def ranking(self, index: int) -> Ranking:
+        """Return the samples in the order of a class's probability: curves and areas below them."""
+        return Ranking(self._require_probabilities()[:, index], self.true == index)
 
-    @property
+    @cached_property
     def roc_auc(self) -> Floats:
         """The area under each class's ROC curve against all others."""
-        return np.array([ranking.roc_auc() for ranking in self.rankings])
+        return np.array([self.ranking(k).roc_auc() for k in range(len(self.labels))])
 
-    @property
+    @cached_property
     def average_precision(self) -> Floats:
         """The mean precision of each class against all others."""
-        return np.array([ranking.average_precision() for ranking in self.rankings])
+        return np.array([self.ranking(k).average_precision() for k in range(len(self.labels))])
 
     def calibration(self, weights: Floats | None = None, *, bins: int = 10) -> Calibration:
         """Return how often predictions were right, by the probability of the predicted class."""
@@ -117,12 +115,13 @@ class ClassificationReport:
         Args:
             **options: As in `intervals`.
         """
+        rankings = [self.ranking(k) for k in range(len(self.labels))]
 
         def statistics(weights: Floats) -> dict[str, Floats | float]:
             return {
-                "roc_auc": np.array([each.roc_auc(weights) for each in self.rankings]),
+                "roc_auc": np.array([each.roc_auc(weights) for each in rankings]),
                 "average_precision": np.array(
-                    [each.average_precision(weights) for each in self.rankings]
+                    [each.average_precision(weights) for each in rankings]
                 ),
             }
 

@@ -40,11 +40,10 @@ class Ranking:
         ordered = scores[self._order]
         self._positive = positive[self._order]
         self._ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-        self._ones = np.ones(len(scores))
 
     def counts(self, weights: Floats | None = None) -> tuple[Floats, Floats]:
         """Return true and false positives at each threshold, from none to all samples."""
-        ordered = self._ones if weights is None else weights[self._order]
+        ordered = 1.0 if weights is None else weights[self._order]
         hits = np.cumsum(ordered * self._positive)[self._ends]
         misses = np.cumsum(ordered * ~self._positive)[self._ends]
         return np.append(0.0, hits), np.append(0.0, misses)

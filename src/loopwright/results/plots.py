@@ -17,7 +17,8 @@ Axes = Any
 """A `matplotlib.axes.Axes`; None where new ones are wanted."""
 
 _MOST_NUMBERED_CLASSES = 30
-_MOST_NAMED_CURVES = 10
+_MOST_CURVES = 10
+_MOST_BARS = 40
 
 
 def new_axes(size: tuple[float, float] = (6.4, 4.8)) -> Axes:
@@ -61,46 +62,61 @@ def plot_confusion_matrix(confusion: Any, labels: Sequence[Any], *, ax: Axes = N
 def plot_per_class(
     report: ClassificationReport, intervals: Mapping[str, Floats] | None = None, *, ax: Axes = None
 ) -> Axes:
-    """Draw precision, recall and F1 of each class, with their intervals where given."""
-    ax = ax or new_axes((4 + min(len(report.labels), 40) * 0.4, 4))
-    positions = np.arange(len(report.labels))
+    """Draw precision, recall and F1 of each class, with their intervals where given.
+
+    Of more than 40 classes those with the lowest F1 are drawn.
+    """
+    chosen = _lowest(report.f1, _MOST_BARS)
+    ax = ax or new_axes((4 + len(chosen) * 0.4, 4))
+    positions = np.arange(len(chosen))
     for shift, name in zip((-0.27, 0.0, 0.27), ("precision", "recall", "f1"), strict=True):
-        values = getattr(report, name)
+        values = getattr(report, name)[chosen]
         ax.bar(positions + shift, values, width=0.25, label=name)
         if intervals is not None:
-            low, high = intervals[name]
+            low, high = intervals[name][:, chosen]
             ends = np.clip([values - low, high - values], 0, None)
             ax.errorbar(positions + shift, values, yerr=ends, fmt="none", ecolor="black", lw=1)
-    ax.set_xticks(positions, labels=[str(label) for label in report.labels])
+    ax.set_xticks(positions, labels=[str(report.labels[k]) for k in chosen])
     ax.set(xlabel="Class", ylim=(0, 1.02))
     ax.legend()
     return ax
 
 
 def plot_roc_curves(report: ClassificationReport, *, ax: Axes = None) -> Axes:
-    """Draw each class's ROC curve against all others, with the area below it."""
+    """Draw each class's ROC curve against all others; of more than 10 those with least area."""
     ax = ax or new_axes()
     ax.plot([0, 1], [0, 1], color="gray", lw=1, ls="--")
-    for label, ranking, area in zip(report.labels, report.rankings, report.roc_auc, strict=True):
-        ax.plot(*ranking.roc_curve(), label=f"{label} (area {area:.3f})")
-    return _finish_curves(ax, report, "False positive rate", "True positive rate")
+    for k in _lowest(report.roc_auc, _MOST_CURVES):
+        label = f"{report.labels[k]} (area {report.roc_auc[k]:.3f})"
+        ax.plot(*_thinned(report.ranking(k).roc_curve()), label=label)
+    return _finish_curves(ax, "False positive rate", "True positive rate")
 
 
 def plot_precision_recall_curves(report: ClassificationReport, *, ax: Axes = None) -> Axes:
-    """Draw each class's precision over recall, with its average precision."""
+    """Draw each class's precision over recall; of more than 10 those with the least average."""
     ax = ax or new_axes()
-    areas = report.average_precision
-    for label, ranking, area in zip(report.labels, report.rankings, areas, strict=True):
-        curve = ranking.precision_recall_curve()
-        ax.plot(*curve, label=f"{label} (average {area:.3f})", drawstyle="steps-post")
-    return _finish_curves(ax, report, "Recall", "Precision")
+    for k in _lowest(report.average_precision, _MOST_CURVES):
+        label = f"{report.labels[k]} (average {report.average_precision[k]:.3f})"
+        curve = _thinned(report.ranking(k).precision_recall_curve())
+        ax.plot(*curve, label=label, drawstyle="steps-post")
+    return _finish_curves(ax, "Recall", "Precision")
 
 
-def _finish_curves(ax: Axes, report: ClassificationReport, xlabel: str, ylabel: str) -> Axes:
+def _finish_curves(ax: Axes, xlabel: str, ylabel: str) -> Axes:
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    if len(report.labels) <= _MOST_NAMED_CURVES:
-        ax.legend()
+    ax.legend()
     return ax
+
+
+def _lowest(values: Floats, count: int) -> list[int]:
+    """Return the indices of the lowest values, in their own order; all if they are few."""
+    return sorted(np.argsort(values, kind="stable")[:count].tolist())
+
+
+def _thinned(curve: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Return at most 2,000 points of a curve, ends included."""
+    indices = np.unique(np.linspace(0, len(curve[0]) - 1, 2000).astype(int))
+    return curve[0][indices], curve[1][indices]
 
 
 def plot_calibration(found: Calibration, *, ax: Axes = None) -> Axes:

@@ -4,7 +4,6 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from loopwright.results import (
     ROUGEMetric,
     ROUGEPerlMetric,
     TextSummarizationResultPackage,
+    Vocabulary,
     XNLIResultPackage,
 )
 
@@ -82,6 +82,13 @@ def test_bleu_equals_the_formula() -> None:
     }
     moses = BLEUScoreStrTorchNLPMetric(TRUE, PREDICTED)
     assert moses.get_metric() == pytest.approx(100 * np.mean(sentences), rel=1e-12)
+
+
+def test_bleu_of_equal_texts_is_one_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The mean of logarithms comes out a little above 1."""
+    assert BLEUCorpusScoreMetric(TRUE, TRUE).get_metric() == 1.0
+    assert BLEUSentenceScoreMetric(TRUE, TRUE).get_metric() == 1.0
+    assert not caplog.records
 
 
 def test_bleu_of_no_common_four_words_is_zero() -> None:
@@ -176,19 +183,17 @@ def test_summaries_are_compared_by_rouge(tmp_path: Path) -> None:
     assert (tmp_path / "texts.jsonl").is_file()
 
 
-class Words:
-    """Is a vocabulary of which 0 and 1 are no words."""
-
-    words = ("PAD", "EOS", "ein", "roter", "fuchs", "laeuft", "weg")
-
-    def convert_idx_sent2sent(self, indices: Any, rm_default_tokens: bool = False) -> list[str]:
-        return [self.words[i] for i in indices if i > 1 or not rm_default_tokens]
+def words() -> Vocabulary:
+    """Return a vocabulary whose words begin at 4."""
+    found = Vocabulary("words")
+    found.add_sentence(["ein", "roter", "fuchs", "laeuft", "weg"])
+    return found
 
 
 def test_translation_gives_bleu_and_perplexity_and_keeps_heat_maps(tmp_path: Path) -> None:
     package = MachineTranslationResultPackage(
-        Words(),
-        source_vocab=Words(),
+        words(),
+        source_vocab=words(),
         source_sents=["a red fox runs away", "a fox"],
         output_text_dir="texts",
         output_attn_heatmap_dir="attention",
@@ -198,13 +203,13 @@ def test_translation_gives_bleu_and_perplexity_and_keeps_heat_maps(tmp_path: Pat
     metadata = {
         "loss": {"loss": 0.25},
         "attention_matrices": [np.ones((6, 3)), np.ones((6, 3))],
-        "source_sent_text": [[2, 3, 1], [2, 4, 1]],
+        "source_sent_text": [[2, 4, 3], [2, 6, 3]],
     }
-    true, predicted = [[2, 3, 4, 5, 6, 1], [2, 4, 1]], [[2, 3, 4, 5, 1, 0], [2, 4, 1]]
+    true, predicted = [[4, 5, 6, 7, 8, 3], [4, 6, 3]], [[4, 5, 6, 7, 3, 0], [4, 6, 3]]
     package.prepare_result_package(true, predicted, {}, additional_results=metadata)
-    words = [["ein", "roter", "fuchs", "laeuft", "weg"], ["ein", "fuchs"]]
-    translated = [words[0][:4], words[1]]
-    assert package["BLEU_corpus_score"] == pytest.approx(reference_bleu(words, translated))
+    texts = [["ein", "roter", "fuchs", "laeuft", "weg"], ["ein", "fuchs"]]
+    translated = [texts[0][:4], texts[1]]
+    assert package["BLEU_corpus_score"] == pytest.approx(reference_bleu(texts, translated))
     assert package["Perplexity"] == pytest.approx(math.exp(0.25))
     assert len(package["Attention_HeatMap"]) == 2
     names = [name for name, _ in package.get_additional_results_dump_paths() or []]
@@ -214,11 +219,11 @@ def test_translation_gives_bleu_and_perplexity_and_keeps_heat_maps(tmp_path: Pat
 
 
 def test_translation_says_what_it_lacks() -> None:
-    package = MachineTranslationResultPackage(Words())
+    package = MachineTranslationResultPackage(words())
     with pytest.raises(ValueError, match="The perplexity needs the loss"):
-        package.prepare_result_package([[2]], [[2]])
+        package.prepare_result_package([[4]], [[4]])
     with pytest.raises(ValueError, match="source_sents is not"):
-        MachineTranslationResultPackage(Words(), output_text_dir="texts")
+        MachineTranslationResultPackage(words(), output_text_dir="texts")
 
 
 def test_glue_tasks_are_judged_by_their_metrics() -> None:

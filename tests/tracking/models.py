@@ -29,6 +29,7 @@ class Uploads:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.where: tuple[Any, ...] = ()
 
     def upload(self, local_path: Path, remote_path: str) -> None:
         self.files[remote_path] = local_path.read_bytes()

@@ -80,9 +80,12 @@ def test_a101_tables_have_a_column_for_each_metric(
 
 def test_a101_text_has_a_block_for_each_epoch(tmp_path: Path) -> None:
     path = epochs(TrainingHistoryWriter(tmp_path), "txt")
-    assert path.read_text() == (
-        "Epoch 0\nloss:\t3.0\n\nEpoch 1\nloss:\t2.0\nf1_macro:\t0.5\n\nEpoch 2\nf1_macro:\t1.0\n"
-    )
+    line = "=" * 28
+    assert path.read_text().splitlines() == [
+        *(line, "Epoch: 0", line, "loss:\t3.0", "", ""),
+        *(line, "Epoch: 1", line, "loss:\t2.0", "f1_macro:\t0.5", "", ""),
+        *(line, "Epoch: 2", line, "f1_macro:\t1.0", "", ""),
+    ]
 
 
 def test_a_writer_goes_on_after_its_rows(tmp_path: Path) -> None:

@@ -108,6 +108,11 @@ def test_labels_need_no_pickle(tmp_path: Path) -> None:
     assert loaded["results"] == {"per_class": [0.25, 0.5], "tensor": [1.0, 2.0]}
 
 
+def test_no_pickle_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="loading a pickle executes code"):
+        LocalResultsSaver(tmp_path, "pickle")
+
+
 def test_labels_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"labels_file": "../labels.npz"}))

@@ -57,11 +57,6 @@ class ModelPerformanceEvaluation(AbstractCallback):
 
     def on_train_loop_registration(self) -> None:
         loop = self.train_loop_obj
-        if self.on_val_data and loop.validation_loader is None:
-            raise ValueError(
-                "on_val_data is True, and the loop has no validation loader. Give one, or pass "
-                "on_val_data=False, on_train_data=True."
-            )
         details = ("project_name", "experiment_name", "experiment_timestamp")
         names = (*details, "local_model_result_folder_path")
         if self.if_available_output_to_project_dir and all(hasattr(loop, name) for name in names):
@@ -72,6 +67,13 @@ class ModelPerformanceEvaluation(AbstractCallback):
         for package in self._packages().values():
             if isinstance(package, TorchMetricsPackage):
                 package.metric.to(loop.device)
+
+    def on_train_begin(self) -> None:
+        if self.on_val_data and self.train_loop_obj.validation_loader is None:
+            raise ValueError(
+                "on_val_data is True, and the loop has no validation loader. Give one, or pass "
+                "on_val_data=False, on_train_data=True."
+            )
 
     def on_epoch_end(self) -> None:
         every = self.eval_frequency or 1

@@ -45,6 +45,7 @@ from loopwright.results.text_packages import (
     TextSummarizationResultPackage,
     XNLIResultPackage,
 )
+from loopwright.results.vocabulary import Vocabulary
 
 __all__ = [
     "AbstractBaseMetric",
@@ -81,6 +82,7 @@ __all__ = [
     "RegressionResultPackage",
     "TextSummarizationResultPackage",
     "TorchMetricsPackage",
+    "Vocabulary",
     "XNLIMetric",
     "XNLIResultPackage",
     "bootstrap_intervals",

@@ -319,9 +319,8 @@ class MultipleResultPackageWrapper(AbstractResultPackage):
         return self.additional_results_dump_paths
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"--> {name}:\n{package}" for name, package in self.named_packages().items()
-        )
+        named = self.named_packages().items()
+        return "\n".join(f"--> {package.pkg_name or name}:\n{package}" for name, package in named)
 
     def __len__(self) -> int:
         return len(self.result_packages)

@@ -193,7 +193,7 @@ class BLEUCorpusScoreMetric(_BLEU):
     name = "BLEU_corpus_score"
 
     def calculate_metric(self) -> float:
-        return float(_bleu().corpus_score(self.y_predicted, [self.y_true]).score) / 100
+        return _corpus_bleu(self.y_true, self.y_predicted)
 
 
 class BLEUScoreStrTorchNLPMetric(_BLEU):
@@ -232,18 +232,17 @@ def sentence_bleu(
 
     Without smoothing it is 0 where a sentence shares no 4-gram with its reference.
     """
-    scorer = _bleu(lowercase=lowercase)
-    pairs = zip(y_predicted, y_true, strict=True)
+    pairs = zip(y_true, y_predicted, strict=True)
     return [
-        float(scorer.sentence_score(joined(text), [joined(true)]).score) / 100
-        for text, true in pairs
+        _corpus_bleu([joined(true)], [joined(text)], lowercase=lowercase) for true, text in pairs
     ]
 
 
-def _bleu(*, lowercase: bool = False) -> Any:
-    return require("sacrebleu.metrics", extra="text").BLEU(
+def _corpus_bleu(true: list[str], predicted: list[str], *, lowercase: bool = False) -> float:
+    bleu = require("sacrebleu.metrics", extra="text").BLEU(
         lowercase=lowercase, tokenize="none", smooth_method="none", force=True
     )
+    return min(1.0, float(bleu.corpus_score(predicted, [true]).score) / 100)  # it rounds up past 1
 
 
 class PerplexityMetric(AbstractBaseMetric):

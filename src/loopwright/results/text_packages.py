@@ -91,7 +91,7 @@ class QuestionAnswerResultPackage(_TextPackage):
         rouge = ROUGEPerlMetric if self.use_perl_rouge else ROUGEMetric
         results = rouge(true, predicted, output_text_dir=self.output_text_dir).get_metric_dict()
         results |= ExactMatchTextMetric(true, predicted) + F1TextMetric(true, predicted)
-        return flatten(results) if self.flatten_result_dict else results
+        return flatten_dict(results) if self.flatten_result_dict else results
 
     def plots(self) -> dict[str, Callable[[Any], Any]]:
         scores = [token_f1(*pair) for pair in zip(*self._answers(), strict=True)]
@@ -267,7 +267,9 @@ class GLUEResultPackage(AbstractResultPackage):
         self.task_name = task_name
 
     def prepare_results_dict(self) -> dict[str, Any]:
-        return flatten(GLUEMetric(self.y_true, self.y_predicted, self.task_name).get_metric_dict())
+        return flatten_dict(
+            GLUEMetric(self.y_true, self.y_predicted, self.task_name).get_metric_dict()
+        )
 
 
 class XNLIResultPackage(AbstractResultPackage):
@@ -277,15 +279,15 @@ class XNLIResultPackage(AbstractResultPackage):
         super().__init__("XNLI benchmark")
 
     def prepare_results_dict(self) -> dict[str, Any]:
-        return flatten(XNLIMetric(self.y_true, self.y_predicted).get_metric_dict())
+        return flatten_dict(XNLIMetric(self.y_true, self.y_predicted).get_metric_dict())
 
 
-def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_dict(results: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested results with one joined name each, `OUTER_INNER`."""
     flat: dict[str, Any] = {}
     for name, value in results.items():
         if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}_")
+            flat |= flatten_dict(value, f"{prefix}{name}_")
         else:
             flat[f"{prefix}{name}"] = value
     return flat

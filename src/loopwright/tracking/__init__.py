@@ -1,6 +1,14 @@
 """What is kept of an experiment of a TrainLoop: folders, models, results and histories."""
 
 from loopwright.experiment_folder import ExperimentFolder, new_timestamp
+from loopwright.tracking.cloud_savers import (
+    FullPyTorchExperimentGoogleStorageSaver,
+    FullPyTorchExperimentS3Saver,
+    GoogleStorageResultsSaver,
+    PyTorchGoogleStorageModelSaver,
+    PyTorchS3ModelSaver,
+    S3ResultsSaver,
+)
 from loopwright.tracking.experiment_savers import (
     FullPyTorchExperimentLocalSaver,
     make_experiment_saver,
@@ -23,13 +31,19 @@ from loopwright.tracking.uploads import Uploader, make_uploader
 
 __all__ = [
     "ExperimentFolder",
+    "FullPyTorchExperimentGoogleStorageSaver",
     "FullPyTorchExperimentLocalSaver",
+    "FullPyTorchExperimentS3Saver",
+    "GoogleStorageResultsSaver",
     "GradientPlotter",
     "HyperParamSourceReporter",
     "LocalResultsSaver",
     "LocalSubOptimalModelRemover",
+    "PyTorchGoogleStorageModelSaver",
     "PyTorchLocalModelLoader",
     "PyTorchLocalModelSaver",
+    "PyTorchS3ModelSaver",
+    "S3ResultsSaver",
     "TrainingHistory",
     "TrainingHistoryPlotter",
     "TrainingHistoryWriter",

@@ -145,11 +145,11 @@ class TrainingHistoryWriter:
         return news
 
     def _text(self) -> str:
-        blocks = []
+        line, lines = "=" * 28, []
         for row in self._rows:
             values = [f"{name}:\t{value}" for name, value in row.items() if name != "Epoch"]
-            blocks.append("\n".join([f"Epoch {row['Epoch']}", *values]))
-        return "\n\n".join(blocks) + "\n"
+            lines += [line, f"Epoch: {row['Epoch']}", line, *values, "", ""]
+        return "\n".join(lines) + "\n"
 
     def _table(self, file_format: str) -> str:
         columns = list(dict.fromkeys(name for row in self._rows for name in row))

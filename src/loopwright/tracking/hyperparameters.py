@@ -55,6 +55,11 @@ class HyperParamSourceReporter:
             project_name, experiment_name, experiment_timestamp, local_model_result_folder_path
         )
 
+    @property
+    def experiment_dir_path(self) -> str:
+        """The folder of the experiment."""
+        return str(self.folder.path)
+
     def save_hyperparams_to_text_file(
         self, hyperparams: Mapping[str, Any], sort_names: bool = False
     ) -> str:

@@ -31,18 +31,26 @@ class LocalResultsSaver:
 
     Args:
         local_model_result_folder_path: The root of all projects.
+        file_format: "json".
         uploader: Gets each file that was written.
 
     Raises:
+        ValueError: Another format is asked for.
         MissingExtraError: matplotlib is not installed, which would else show after training.
     """
 
     def __init__(
         self,
         local_model_result_folder_path: str | PathLike[str] = DEFAULT_FOLDER,
+        file_format: str = "json",
         *,
         uploader: Uploader | None = None,
     ) -> None:
+        if file_format != "json":
+            raise ValueError(
+                f"file_format is {file_format!r}; only 'json' is written, since loading a pickle "
+                "executes code."
+            )
         require_installed(["matplotlib"], extra="plots")
         self.local_model_result_folder_path = Path(local_model_result_folder_path).expanduser()
         self.uploader = uploader

@@ -1,5 +1,9 @@
 """Result packages: what they compute, how they combine and what they draw (A-78 to A-88)."""
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +121,16 @@ def test_a83_binary_classification_by_hand() -> None:
     assert strict.report().confusion.tolist() == [[2, 0], [2, 1]]
 
 
+def test_a83_logits_of_both_classes_count_as_their_probabilities() -> None:
+    """The logits of 0.6 are below a threshold of 0.7 for accuracy, F1 and the report alike."""
+    logits = np.log([[0.4, 0.6], [0.1, 0.9], [0.8, 0.2]]) + 3.0
+    package = BinaryClassificationResultPackage(positive_class_thresh=0.7)
+    package.prepare_result_package([1, 1, 0], logits)
+    assert package["Accuracy"] == pytest.approx(2 / 3)
+    assert package["F1_score"] == pytest.approx(2 / 3)
+    assert package.report().accuracy == pytest.approx(2 / 3)
+
+
 def test_a83_regression_gives_both_errors() -> None:
     package = RegressionResultPackage()
     package.prepare_result_package([1.0, 2.0], [2.0, 4.0])
@@ -127,6 +141,7 @@ def test_a84_general_joins_the_metrics_it_is_given() -> None:
     package = GeneralResultPackage([AccuracyMetric, F1ScoreMetric])
     package.prepare_result_package([1, 0], [0.9, 0.8])
     assert package.get_results() == {"Accuracy": 0.5, "F1_score": pytest.approx(2 / 3)}
+    assert str(package).startswith("Accuracy: 0.5"), "in the order of the list"
     with pytest.raises(ValueError, match="metrics_list is empty"):
         GeneralResultPackage([])
 
@@ -238,24 +253,41 @@ def test_a88_hf_evaluate_gets_metadata_and_arguments() -> None:
     assert package.get_results() == {"right_HFEvaluate": 0.5}
 
 
-def test_a88_hf_evaluate_with_the_real_library() -> None:
-    evaluate = pytest.importorskip("evaluate")
-    datasets = pytest.importorskip("datasets")
+WITH_EVALUATE = """
+import datasets, evaluate, numpy as np
+from loopwright.results import HFEvaluateResultPackage
 
-    class Share(evaluate.Metric):  # type: ignore[misc]
-        def _info(self) -> Any:
-            kinds = {kind: datasets.Value("int64") for kind in ("predictions", "references")}
-            features = datasets.Features(kinds)
-            return evaluate.MetricInfo(
-                description="", citation="", inputs_description="", features=features
-            )
+class Share(evaluate.Metric):
+    def _info(self):
+        whole = datasets.Value("int64")
+        features = datasets.Features({"predictions": whole, "references": whole})
+        return evaluate.MetricInfo(
+            description="", citation="", inputs_description="", features=features
+        )
 
-        def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-            return {"share": float(np.mean(np.equal(predictions, references)))}
+    def _compute(self, predictions, references):
+        return {"share": float(np.mean(np.equal(predictions, references)))}
 
-    package = HFEvaluateResultPackage(Share())
-    package.prepare_result_package([1, 2], [1, 3])
-    assert package.get_results() == {"share_HFEvaluate": 0.5}
+package = HFEvaluateResultPackage(Share())
+package.prepare_result_package([1, 2], [1, 3])
+print(package.get_results())
+"""
+
+
+@pytest.mark.system
+def test_a88_hf_evaluate_with_the_real_library(tmp_path: Path) -> None:
+    """In a program of its own, since here `datasets` is a folder of tests."""
+    if find_spec("evaluate") is None:
+        pytest.skip("needs evaluate")
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_EVALUATE],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )
+    assert done.stdout == "{'share_HFEvaluate': 0.5}\n", done.stderr
 
 
 def test_pre_calculated_results_stay() -> None:

@@ -113,6 +113,18 @@ def test_no_pickle_is_written(tmp_path: Path) -> None:
         LocalResultsSaver(tmp_path, "pickle")
 
 
+def test_results_are_saved_where_their_report_and_plots_fail(tmp_path: Path) -> None:
+    """Classes 5 and 6 have no column, which the accuracy does not need."""
+    package = ClassificationResultPackage()
+    package.prepare_result_package([5, 6], [[0.1, 0.9], [0.2, 0.8]], {})
+    saver = LocalResultsSaver(tmp_path)
+    with pytest.warns(UserWarning, match="The results are saved without (report|plots): Predict"):
+        saved = saver.save_experiment_results(package, history(), *WHERE)
+    loaded = load_results(saved[0][1])
+    assert loaded["results"] == {"Accuracy": 0.0}
+    assert loaded["report"] == {}
+
+
 def test_labels_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"labels_file": "../labels.npz"}))

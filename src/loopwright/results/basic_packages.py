@@ -13,6 +13,7 @@ from loopwright.results.basic_metrics import (
     ROCAUCMetric,
 )
 from loopwright.results.classification_report import ClassificationReport, classification_report
+from loopwright.results.classification_statistics import to_probabilities
 from loopwright.results.metric import AbstractBaseMetric
 from loopwright.results.package import AbstractResultPackage
 
@@ -43,19 +44,16 @@ class GeneralResultPackage(AbstractResultPackage):
     def prepare_results_dict(self) -> dict[str, Any]:
         results: dict[str, Any] = {}
         for metric in self.metrics_list:
-            results = metric(self.y_true, self.y_predicted) + results
+            results |= metric(self.y_true, self.y_predicted).get_metric_dict()
         return results
 
 
 class _ClassificationPackage(AbstractResultPackage):
-    """Has a report beside its results.
-
-    Args:
-        num_resamples: How many bootstrap resamples the intervals of saved results rest on.
-    """
+    """Has a report beside its results."""
 
     positive_class_thresh: float | None = None
     num_resamples: int = 1000
+    """How many bootstrap resamples the intervals of saved results rest on."""
 
     def report(self) -> ClassificationReport:
         """Return precision, recall, F1, curves and calibration per class, with intervals."""
@@ -105,7 +103,8 @@ class ClassificationResultPackage(_ClassificationPackage):
 class BinaryClassificationResultPackage(_ClassificationPackage):
     """Gives accuracy, F1, and the areas below the ROC and precision-recall curves of two classes.
 
-    Predictions are probabilities of class 1, [N], or scores of both classes, [N, 2].
+    Predictions are probabilities of class 1, [N], or probabilities, log-probabilities or logits of
+    both classes, [N, 2].
 
     Args:
         positive_class_thresh: Class 1 is predicted at or above it.
@@ -124,6 +123,8 @@ class BinaryClassificationResultPackage(_ClassificationPackage):
 
     def prepare_results_dict(self) -> dict[str, Any]:
         labels, scores, threshold = self.y_true, self.y_predicted, self.positive_class_thresh
+        if scores.ndim == 2 and scores.shape[1] == 2:
+            scores = to_probabilities(scores)[:, 1]
         return {
             **AccuracyMetric(labels, scores, positive_class_thresh=threshold).get_metric_dict(),
             **ROCAUCMetric(labels, scores).get_metric_dict(),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class LocalResultsSaver:
             "results": result_package.get_results(),
             "hyperparameters": result_package.get_hyperparameters(),
             "training_history": training_history.get_train_history(),
-            "report": result_package.report_dict(),
+            "report": _without_loss(result_package.report_dict, "report", {}),
         }
         name = f"results_hyperParams_hist_{stem}"
         saved: Saved = []
@@ -110,7 +111,7 @@ class LocalResultsSaver:
         parts: dict[str, dict[str, Any]] = {
             "results": {
                 "results": result_package.get_results(),
-                "report": result_package.report_dict(),
+                "report": _without_loss(result_package.report_dict, "report", {}),
             },
             "hyperparams": {"hyperparameters": result_package.get_hyperparameters()},
             "train_history": {"training_history": training_history.get_train_history()},
@@ -142,10 +143,14 @@ class LocalResultsSaver:
         self, folder: ExperimentFolder, saved: Saved, result_package: Any, training_history: Any
     ) -> Saved:
         """Add plots and the package's own files, and upload all."""
+
+        def draw() -> Saved:
+            drawn = TrainingHistoryPlotter(folder.results).generate_report(training_history)
+            plotted = result_package.save_plots(folder.results / "plots")
+            return drawn + [[f"plots/{path.name}", str(path)] for path in plotted]
+
         saved += result_package.get_additional_results_dump_paths() or []
-        saved += TrainingHistoryPlotter(folder.results).generate_report(training_history)
-        plotted = result_package.save_plots(folder.results / "plots")
-        saved += [[f"plots/{path.name}", str(path)] for path in plotted]
+        saved += _without_loss(draw, "plots", [])
         if self.uploader is not None:
             below = folder.relative(folder.results)
             for name, path in saved:
@@ -171,6 +176,15 @@ def load_results(path: str | PathLike[str]) -> dict[str, Any]:
     if Path(name).name != name:
         raise ValueError(f"{path} names labels outside of its folder: {name!r}.")
     return content | _read_labels(path.with_name(name))
+
+
+def _without_loss(make: Callable[[], Any], what: str, otherwise: Any) -> Any:
+    """Return what is made; where that fails, warn and save the results without it."""
+    try:
+        return make()
+    except Exception as error:  # training has ended: nothing here is worth losing its results
+        warnings.warn(f"The results are saved without {what}: {error}", stacklevel=4)
+        return otherwise
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from tiny import MapData, Stream, same, tiny_data, tiny_model, tiny_trainer, wei
 from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW
 
-from loopwright.callbacks import StepBasedEvaluationCallback
+from loopwright.callbacks import ModelEmaCallback, StepBasedEvaluationCallback
 from loopwright.default_callbacks import TerminateOnNaNCallback
 from loopwright.errors import CheckpointError, RunInterrupted
 from loopwright.events import StopTrainingError, TrainerCallback
@@ -190,6 +190,23 @@ def test_in_a_later_epoch_the_losses_of_earlier_ones_stay(reads: bool) -> None:
     assert "epoch 2, after step 8" in trainer.stop_reason
     (loss,) = trainer.run_history.get_metric_values("train_loss_epoch")
     assert math.isfinite(loss)
+
+
+@PATHS
+def test_an_averaged_model_takes_in_good_steps_alone(tmp_path: Path, reads: bool) -> None:
+    averages = []
+    for at, epochs in ((None, 1), (9, 2)):
+        average = ModelEmaCallback(
+            evaluate_during_training=False, save_path=tmp_path / "ema.pt", decay=0.5
+        )
+        torch.manual_seed(7)
+        trainer = make_trainer(reads=reads, callbacks=[average])
+        trainer.at = at
+        trainer.train(tiny_data(), epochs, per_device_batch_size=2)
+        assert average.ema_model is not None
+        averages.append(dict(average.ema_model.state_dict()))
+    assert trainer.progress.step == 8
+    assert_same(*averages)
 
 
 def test_the_device_is_read_at_intervals() -> None:

@@ -245,6 +245,24 @@ def test_the_first_gradient_that_is_not_finite(tmp_path: Path) -> None:
     assert "is made by '2' (Root)" in str(found)
 
 
+@PATHS
+def test_a_gradient_in_an_update_that_the_data_leaves_open(tmp_path: Path, reads: bool) -> None:
+    """Eleven micro-batches by threes: the norm is known when no more data comes."""
+    data = Stream(22)
+    data.inputs = spoiled(20, num_samples=22)[0]
+    arguments = {
+        "gradient_clip_norm": 1.0,
+        "gradient_accumulation_steps": 3,
+        "train_dataloader_kwargs": {"num_workers": 0},
+    }
+    model = nn.Sequential(positive(), Gate(), Root())
+    trainer = stopped(tmp_path, model, data, reads=reads, arguments=arguments)
+    assert trainer.progress.step == 3
+    assert len(read_state(tmp_path / "forensics")["batch"]) == 2
+    found = replay(tmp_path, make_trainer(nn.Sequential(positive(), Gate(), Root())))
+    assert found.module == "'2' (Root)"
+
+
 def test_a_gradient_that_torch_calls_nan_shows_the_line(tmp_path: Path) -> None:
     class Nan(nn.Module):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -82,9 +82,9 @@ class Accumulation:
         return self._position > 0 or self._part > 0
 
     @property
-    def num_begun(self) -> int:
-        """Parts of micro-batches that were begun in this update, the one in work included."""
-        return self._position * self.num_parts + self._part + 1
+    def num_parts_begun(self) -> int:
+        """Parts that were begun of the micro-batch in work."""
+        return self._part + 1
 
     def close(self) -> list[str | None]:
         """End an update for which no more data comes; return the optimizers that take part."""

@@ -261,7 +261,10 @@ class StepGuard:
             record = self._records[-1] if self.is_watching else StepStart.of(trainer, {})
             if self._keeps_batches and not record.batches:
                 record.batches.append(trainer._micro_batch)
-            self._rewind(trainer, record, what, trainer._accumulation.num_begun)
+            whole = trainer.progress.micro_batch - record.position["micro_batch"]
+            is_in_work = trainer._micro_batch is not None
+            num_begun = trainer._accumulation.num_parts_begun if is_in_work else 0
+            self._rewind(trainer, record, what, whole * record.num_parts + num_begun)
         self._raise(trainer, what)
 
     def _stop_at(self, trainer: Trainer, index: int) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from faults import loop_task, task
 from faults.runner import digest, peak_memory
 from loopwright import checkpoint_store, run_log
-from loopwright.callbacks import TrainerCallback
+from loopwright.callbacks import TerminateOnNaNCallback, TrainerCallback
 from loopwright.checkpoint import read_state
 from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.errors import CheckpointError, RunInterrupted
@@ -57,6 +57,39 @@ def _ended(folder: str, *callbacks: TrainerCallback, **options: Any) -> dict[str
     report["step"] = trainer.progress.step
     report["log"] = digest(task.log_of(Path(folder)))
     return report
+
+
+class _OnDevice(TrainerCallback):
+    """Takes the path of accelerators, on CPU tensors."""
+
+    def on_training_run_start(self, trainer: Any, **kwargs: Any) -> None:
+        trainer._reads_losses_per_step = False
+
+
+def meet_bad_sample(
+    folder: str, sample: int, *, kill_at: int | None = None, on_device: bool, **options: Any
+) -> dict[str, Any]:
+    """Train until a sample of NaN comes; report what the step left, too."""
+
+    class Bad(task.Augmented):
+        def __getitem__(self, index: int) -> Any:
+            inputs, target = super().__getitem__(index)
+            return inputs * (float("nan") if index == sample else 1.0), target
+
+    task.Augmented = Bad  # type: ignore[misc]
+    callbacks = [_OnDevice()] if on_device else []
+    callbacks += [TerminateOnNaNCallback()]
+    callbacks += [] if kill_at is None else [task.KillAt(kill_at)]
+    report: dict[str, Any] = {"started_at": None}
+    trainer = task.run(Path(folder), _Watch(report), *callbacks, **options)
+    saved = read_state(Path(folder, "forensics"))
+    saved["random"] = saved["random"]["torch"]  # the others are seeded by the system here
+    return {
+        **report,
+        "step": trainer.progress.step,
+        "outcome": digest(task.outcome(trainer)),
+        "bad step": digest(saved),
+    }
 
 
 class _Watch(TrainerCallback):

@@ -181,6 +181,19 @@ def test_importing_prints_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+def test_importing_an_extra_leaves_the_random_state_alone() -> None:
+    """A run imports extras in its middle; sklearn.metrics draws from `random` when imported."""
+    pytest.importorskip("sklearn")
+    same = fresh(
+        "import json, random\n"
+        "from loopwright.extras import require\n"
+        "before = random.getstate()\n"
+        "require('sklearn.metrics', extra='sklearn')\n"
+        "print(json.dumps(random.getstate() == before))"
+    )
+    assert same is True
+
+
 def test_all_is_what_can_be_reached() -> None:
     modules = {item.name for item in pkgutil.iter_modules(loopwright.__path__)}
     public = {name for name in dir(loopwright) if not name.startswith("_")} - modules

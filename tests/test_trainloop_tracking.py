@@ -14,7 +14,15 @@ from torch import nn
 import loopwright
 from loopwright import TrainLoopCheckpoint, TrainLoopCheckpointEndSave, TrainLoopEndSave
 from loopwright.errors import CheckpointError
-from loopwright.loop_callbacks import ModelLoadContinueTraining, ModelTrainEndSave
+from loopwright.loop_callbacks import (
+    EarlyStopping,
+    GradNormClip,
+    ModelLoadContinueTraining,
+    ModelPerformanceEvaluation,
+    ModelPerformancePrintReport,
+    ModelTrainEndSave,
+)
+from loopwright.loop_schedulers import LinearWithWarmupScheduler, ReduceLROnPlateauScheduler
 from loopwright.results import (
     AbstractResultPackage,
     ClassificationResultPackage,
@@ -298,7 +306,7 @@ def test_schedulers_are_accepted_or_refused(tmp_path: Path) -> None:
             loop.fit(2, callbacks=[restore, Schedule()])
 
 
-def test_a_loop_without_the_callback_is_refused_by_type() -> None:
+def test_the_callback_refuses_what_is_no_result_package() -> None:
     """A-72."""
     with pytest.raises(TypeError, match="val_result_package is int"):
         ModelTrainEndSave("p", "e", "f", {}, val_result_package=3)  # type: ignore[arg-type]
@@ -354,3 +362,34 @@ def test_adam_of_the_documents_needs_no_change() -> None:
     optimizer = adam(model)
     loop = TrainLoop(model, loader(), None, None, optimizer, nn.CrossEntropyLoss())
     assert loop.fit(num_epochs=1) is model
+
+
+def test_shipped_callbacks_and_schedulers_go_on_too(tmp_path: Path) -> None:
+    """A-77, A-107: what they count and the rates they set are those of the whole run."""
+    ends = []
+    for name, num_epochs, continues in (("whole", 5, None), ("part", 2, None), ("end", 5, "part")):
+        loop = experiment(
+            TrainLoopCheckpoint,
+            tmp_path,
+            name=name,
+            rm_subopt_local_models=True,
+            num_best_checkpoints_kept=3,
+        )
+        callbacks = [
+            ModelPerformanceEvaluation(ClassificationResultPackage(), {}, on_train_data=True),
+            ModelPerformancePrintReport(["train_Accuracy", "val_Accuracy"]),
+            EarlyStopping(patience=5),
+            ReduceLROnPlateauScheduler(patience=0),
+            LinearWithWarmupScheduler(num_warmup_steps=3, num_training_steps=40),
+            GradNormClip(0.5),
+        ]
+        if continues is not None:
+            set_seed(99)
+            callbacks.append(ModelLoadContinueTraining(continues))
+        loop.fit(num_epochs, callbacks=callbacks)
+        ends.append((loop, callbacks))
+    (whole, counted), _, (end, counted_again) = ends
+    assert same(state_of(whole), state_of(end))
+    assert end.train_history.train_history == whole.train_history.train_history
+    assert str(end.optimizer.state_dict()) == str(whole.optimizer.state_dict())
+    assert counted_again[2].state_dict() == counted[2].state_dict()

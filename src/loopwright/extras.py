@@ -1,5 +1,6 @@
 """Importing optional packages, with the install command where one is missing."""
 
+import random
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +12,9 @@ from loopwright.errors import MissingExtraError
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional module or says how to install it.
 
+    Some packages draw from `random` when they are imported, and a run imports them in its middle;
+    its state is left as it was, so that going on from a checkpoint is exact.
+
     Args:
         module: the dotted name to import, such as `rich.table`.
         extra: the extra of loopwright that brings it, such as `cli`.
@@ -18,6 +22,7 @@ def require(module: str, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: the module is not installed.
     """
+    state = random.getstate()
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -25,6 +30,8 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # The package is there; what it needs in turn is not, and its own error says so.
         raise _missing(package, extra) from None
+    finally:
+        random.setstate(state)
 
 
 def require_installed(packages: Iterable[str], extra: str) -> None:

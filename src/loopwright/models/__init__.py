@@ -1,5 +1,11 @@
 """Models by name, their sizes taken from the data where they are left out."""
 
+from loopwright.models.autoencoder import (
+    Autoencoder,
+    VariationalAutoencoder,
+    autoencoder,
+    vae,
+)
 from loopwright.models.base import build_model, models
 from loopwright.models.cnn import cnn
 from loopwright.models.dogs_vs_cats_cnn import dogs_vs_cats_cnn
@@ -9,6 +15,9 @@ from loopwright.models.tabular import tabular_mlp
 from loopwright.models.texts import gpt, text_cnn, transformer_classifier
 
 __all__ = [
+    "Autoencoder",
+    "VariationalAutoencoder",
+    "autoencoder",
     "build_model",
     "cnn",
     "dogs_vs_cats_cnn",
@@ -19,4 +28,5 @@ __all__ = [
     "tabular_mlp",
     "text_cnn",
     "transformer_classifier",
+    "vae",
 ]

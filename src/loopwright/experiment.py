@@ -25,7 +25,12 @@ from loopwright.datasets import Array, ClassLabel
 from loopwright.datasets.splits import split_indices
 from loopwright.default_callbacks import MoveModulesToDeviceCallback, TerminateOnNaNCallback
 from loopwright.environment import describe_environment
-from loopwright.errors import CheckpointError, ConfigurationError, LoopwrightError
+from loopwright.errors import (
+    CheckpointError,
+    ConfigurationError,
+    LoopwrightError,
+    NotSupportedError,
+)
 from loopwright.events import TrainerCallback
 from loopwright.experiment_components import Dataset, Declared, Model, Tracking
 from loopwright.experiment_config import (
@@ -347,7 +352,7 @@ class Experiment:
         with preserved_random_states(), _cpu_threads(run.threads):
             parts, problems = make_parts(self.spec, self.dataset.dataset)
             raise_problems(problems, self._source)
-            trainer = Trainer(
+            trainer = parts.make_trainer(
                 parts.model,
                 parts.loss,
                 parts.optimizer,
@@ -363,6 +368,7 @@ class Experiment:
         Raises:
             NotFittedError: nothing was trained or loaded.
         """
+        self._refuse_for_an_objective("predict")
         return self._require_fitted("predict").predict(X, batch_size)
 
     def predict_proba(self, X: Any, batch_size: int | None = None) -> np.ndarray:
@@ -384,6 +390,7 @@ class Experiment:
         Raises:
             NotFittedError: nothing was trained or loaded.
         """
+        self._refuse_for_an_objective("save")
         fitted = self._require_fitted("save")
         assert self._sample is not None
         write_artifact(path, fitted, self.to_dict(), self._sample, licence=licence)
@@ -415,6 +422,14 @@ class Experiment:
         experiment.model.model = artifact.fitted.model
         return experiment
 
+    def _refuse_for_an_objective(self, method: str) -> None:
+        objective = self.spec.model.training.objective
+        if objective is not None:
+            raise NotSupportedError(
+                f"Experiment.{method} is for models that predict labels, and this one was trained "
+                f"as {objective.type}. Use experiment.model.model, as with AutoencoderInferrer."
+            )
+
     def _require_fitted(self, method: str) -> Fitted:
         if self._fitted is None:
             raise NotFittedError(
@@ -429,7 +444,7 @@ class Experiment:
             parts.features,
             parts.labels,
             parts.preprocessors,
-            loss=(training.loss or default_loss(parts.labels)).type,
+            loss=(training.objective or training.loss or default_loss(parts.labels)).type,
             batch_size=training.batch_size,
             device=self.spec.run.device,
             metrics=metrics,
@@ -494,7 +509,7 @@ class Experiment:
     def _fit_problems(self, parts: Parts, data: _Data) -> list[Problem]:
         """Send one small batch through model and loss, and makes the schedule once on trial."""
         problems = []
-        if error := _try_batch(parts.model, parts.loss, data["train"]):
+        if error := _try_batch(parts, data["train"]):
             message = f"a batch of the data does not go through model and loss: {error}"
             problems.append(Problem(path=("model",), message=message))
         for key, field in _SCHEDULED.items():
@@ -560,7 +575,7 @@ class Experiment:
         watch: list[TrainerCallback] = [MoveModulesToDeviceCallback(), TerminateOnNaNCallback()]
         if parts.metrics:
             watch.append(MetricsCallback(parts.metrics, train_metrics=parts.train_metrics))
-        return Trainer(
+        return parts.make_trainer(
             parts.model,
             parts.loss,
             parts.optimizer,
@@ -701,14 +716,15 @@ def _seed_of(spec: ExperimentSpec) -> int:
     return spec.run.seed
 
 
-def _try_batch(model: nn.Module, loss: nn.Module, part: tuple[Tensor, Tensor]) -> str | None:
+def _try_batch(parts: Parts, part: tuple[Tensor, Tensor]) -> str | None:
     """Return why two samples do not go through, or None; the model stays as it is."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in parts.model.modules()]
     try:
-        model.eval()
+        trial = parts.make_trainer(parts.model, parts.loss, parts.optimizer, (), device="cpu")
+        parts.model.eval()
         with torch.no_grad(), preserved_random_states():
-            loss(model(part[0][:2]), part[1][:2])
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            trial.calculate_eval_batch_loss((part[0][:2], part[1][:2]))
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         return first_line(error)
     finally:
         for module, training in modes:

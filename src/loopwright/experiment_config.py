@@ -100,6 +100,8 @@ class TrainingSpec(Spec):
     """Momentum over the run, likewise."""
     loss: Component | None = None
     """By default cross_entropy for classes and mean_squared_error for numbers."""
+    objective: Component | None = None
+    """What is trained for in the place of a loss on labels, such as an autoencoder."""
     metrics: tuple[Component, ...] | None = None
     """By default accuracy for classes and none for numbers."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -231,6 +233,7 @@ _COMPONENTS = (
     ("schedule", ("model", "training", "schedule")),
     ("schedule", ("model", "training", "momentum_schedule")),
     ("loss", ("model", "training", "loss")),
+    ("objective", ("model", "training", "objective")),
 )
 _COMPONENT_LISTS = (
     ("preprocessor", ("dataset", "preprocessors")),

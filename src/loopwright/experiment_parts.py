@@ -18,15 +18,22 @@ from loopwright.callbacks import (
 )
 from loopwright.components import losses, metrics, optimizers, preprocessors, schedules
 from loopwright.components.callbacks import callbacks
+from loopwright.components.objectives import MakeTrainer, objectives
 from loopwright.components.preprocessors import Preprocessor
 from loopwright.datasets import Array, ClassLabel, DataSource, datasets
 from loopwright.device import pick_device
 from loopwright.events import TrainerCallback
-from loopwright.experiment_config import ComponentSpec, ExperimentSpec, component_paths
+from loopwright.experiment_config import (
+    ComponentSpec,
+    ExperimentSpec,
+    TrainingSpec,
+    component_paths,
+)
 from loopwright.models import build_model, models
 from loopwright.models.base import INFERRED as MODEL_INFERRED
 from loopwright.problems import Problem
 from loopwright.registry import UnknownNameError, nearest_name
+from loopwright.trainer import Trainer
 
 _FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "data set": (datasets.get, ()),
@@ -34,6 +41,7 @@ _FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "optimizer": (optimizers.optimizers.get, ("params",)),
     "schedule": (schedules.find_schedule, ("optimizer",)),
     "loss": (losses.losses.get, ()),
+    "objective": (objectives.get, ()),
     "preprocessor": (preprocessors.preprocessors.get, ()),
     "metric": (metrics.find_metric, metrics.INFERRED),
     "callback": (callbacks.get, ()),
@@ -50,7 +58,9 @@ class Parts:
     labels: Array
     preprocessors: list[Preprocessor] = field(default_factory=list)
     model: nn.Module = field(default_factory=nn.Identity)
-    loss: nn.Module = field(default_factory=nn.Identity)
+    loss: nn.Module | None = None
+    """None where the objective has its own."""
+    make_trainer: MakeTrainer = Trainer
     optimizer: Optimizer | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     train_metrics: dict[str, Any] = field(default_factory=dict)
@@ -109,11 +119,12 @@ def make_parts(spec: ExperimentSpec, source: DataSource) -> tuple[Parts, list[Pr
             raise TypeError(f"expected a torch.nn.Module, got {type(parts.model).__name__}")
         if not any(parameter.requires_grad for parameter in parts.model.parameters()):
             raise ValueError("the model has no parameter to train")
+    with _telling(problems, "model", "training", "objective"):
+        if training.objective is not None:
+            make = objectives.get(training.objective.type)
+            parts.make_trainer = make(**training.objective.arguments)
     with _telling(problems, "model", "training", "loss"):
-        component = training.loss or default_loss(parts.labels)
-        if component.type == "cross_entropy" and not isinstance(parts.labels, ClassLabel):
-            raise ValueError("cross_entropy compares classes, and the labels are numbers")
-        parts.loss = losses.losses.get(component.type)(**component.arguments)
+        parts.loss = _make_loss(training, parts.labels)
     for index, component in enumerate(choose_metrics(spec, parts.labels)):
         with _telling(problems, "model", "training", "metrics", index):
             for kept in (parts.metrics, parts.train_metrics):
@@ -178,6 +189,16 @@ def place_files(parts: Parts, folder: Path) -> None:
             callback.save_dir = folder / callback.save_dir
 
 
+def _make_loss(training: TrainingSpec, labels: Array) -> nn.Module | None:
+    if training.objective is not None and training.loss is None:
+        return None
+    component = training.loss or default_loss(labels)
+    is_class = isinstance(labels, ClassLabel)
+    if component.type == "cross_entropy" and not (is_class or training.objective):
+        raise ValueError("cross_entropy compares classes, and the labels are numbers")
+    return losses.losses.get(component.type)(**component.arguments)
+
+
 def default_loss(labels: Array) -> ComponentSpec:
     """Return the loss for labels where none is declared."""
     is_class = isinstance(labels, ClassLabel)
@@ -188,6 +209,8 @@ def choose_metrics(spec: ExperimentSpec, labels: Array) -> tuple[ComponentSpec, 
     """Return the declared metrics, or those for the labels where none are declared."""
     if spec.model.training.metrics is not None:
         return spec.model.training.metrics
+    if spec.model.training.objective is not None:
+        return ()
     return (ComponentSpec(type="accuracy"),) if isinstance(labels, ClassLabel) else ()
 
 

@@ -1,6 +1,7 @@
 """The report of a run: one page that stands alone, made from the files of its folder."""
 
 import math
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,10 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from loopwright.run_record import REPORT_FILE, RunRecord, read_run
+from loopwright.run_record import PICTURES_FOLDER, REPORT_FILE, RunRecord, read_run
 
 _MAX_TABLE_ROWS = 200
 _MAX_CURVE_POINTS = 600
+_MAX_PICTURES = 24
+_PICTURE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _WIDTH, _HEIGHT = 560, 260
 _DATA = ("train", "eval", "test")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 34
@@ -37,6 +40,7 @@ def render_report(run: RunRecord) -> str:
         _header(run, name),
         _figures(run),
         _curves(run),
+        _pictures(run),
         _epochs(run),
         _configuration(run),
         _environment(run),
@@ -48,7 +52,7 @@ def render_report(run: RunRecord) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
         f"<title>{escape(name)} · loopwright</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
@@ -107,6 +111,22 @@ def _curves(run: RunRecord) -> str:
     if not charts:
         return ""
     return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
+
+
+def _pictures(run: RunRecord) -> str:
+    """Show the newest pictures of a run; they are part of the page, and no code in them runs."""
+    folder = run.path / PICTURES_FOLDER
+    files = [path for path in folder.glob("*") if path.suffix in _PICTURE_TYPES]
+    shown = sorted(files, key=lambda path: path.name)[-_MAX_PICTURES:]
+    figures = "".join(
+        f"<figure><figcaption><b>{escape(path.stem)}</b></figcaption>"
+        f'<img alt="{escape(path.stem)}" src="data:{_PICTURE_TYPES[path.suffix]};base64,'
+        f'{b64encode(path.read_bytes()).decode()}"></figure>'
+        for path in shown
+    )
+    return (
+        f'<section><h2>Pictures</h2><div class="charts">{figures}</div></section>' if shown else ""
+    )
 
 
 def _group_curves(
@@ -397,6 +417,7 @@ figcaption b{margin-right:auto;font-weight:600}
 .key{color:var(--muted);font-size:13px}
 .key::before{content:"";display:inline-block;width:14px;height:3px;border-radius:2px;
 margin-right:6px;vertical-align:middle;background:var(--line)}
+figure img{max-width:100%;background:#fff}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--muted);font-size:12px;font-variant-numeric:tabular-nums}
 .grid{stroke:var(--rule);stroke-width:1}

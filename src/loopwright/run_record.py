@@ -18,6 +18,7 @@ RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
 LOCK_FILE = ".lock"
 CHECKPOINTS_FOLDER = "checkpoints"
+PICTURES_FOLDER = "pictures"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ class CheckpointPolicy:
 
     stop_when_save_fails: bool = False
     """Whether the run ends with the error when a checkpoint or a line of the log cannot be written,
-    as on a full disk, at the next step at the latest; else that is told, and training goes on."""
+    as on a full disk, at the first step after it; else that is told, and training goes on."""
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_minutes", "every_epochs"):

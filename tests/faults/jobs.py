@@ -275,6 +275,7 @@ class _Between(TrainerCallback):
     def on_train_step_end(self, trainer: Any, **kwargs: Any) -> None:
         change = self.moments.get(trainer.progress.step + 1)
         if change is not None:
+            trainer._keeper.store.wait()  # so that what was begun before is whole
             change()
 
 

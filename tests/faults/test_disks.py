@@ -72,7 +72,7 @@ def test_a_full_disk_ends_the_run_where_the_policy_says_so(server: Server, tmp_p
     ended = server.run("full_disk", folder=folder, **options)["report"]
     assert ended["error"] == "OSError"
     assert "step-00000021 could not be written" in ended["message"]
-    assert 21 <= ended["step"] < 28
+    assert 21 <= ended["step"] <= 28  # the next save waits for the one that fails
     assert sorted(os.listdir(folder / "checkpoints")) == ["step-00000007", "step-00000014"]
     later = server.run("train", folder=folder)["report"]
     assert later["outcome"] == whole["outcome"]

@@ -20,6 +20,7 @@ from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW
 
 from loopwright.callbacks import ModelEmaCallback, StepBasedEvaluationCallback
+from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.default_callbacks import TerminateOnNaNCallback
 from loopwright.errors import CheckpointError, RunInterrupted
 from loopwright.events import StopTrainingError, TrainerCallback
@@ -285,6 +286,36 @@ def test_several_optimizers(reads: bool, fused: bool) -> None:
         "first": 6,
         "last": 6,
     }
+
+
+@PATHS
+def test_a_step_that_is_half_done_is_no_state_to_go_on_from(tmp_path: Path, reads: bool) -> None:
+    """The first optimizer updated before the second one's loss was bad: an earlier state counts."""
+    ends = []
+    for at in (None, 3):
+        model = tiny_model()
+        layers = {"first": model[0], "last": model[3]}
+        optimizers = {name: SGD(each.parameters(), lr=0.1) for name, each in layers.items()}
+        for attempt in ("poisoned", "mended"):
+            trainer: Any = Two(
+                model,
+                nn.CrossEntropyLoss(),
+                optimizers,
+                [TerminateOnNaNCallback],
+                seed=3,
+                run_dir=tmp_path / str(at),
+                checkpoint=CheckpointPolicy(every_steps=2),
+            )
+            trainer._reads_losses_per_step = reads
+            trainer.print = lambda *args: None
+            trainer.at = at if attempt == "poisoned" else None
+            trainer.train(tiny_data(), 1, per_device_batch_size=2, resume="latest")
+            if attempt == "poisoned" and at is not None:
+                assert trainer.progress.step == 3
+                folders = sorted(path.name for path in (tmp_path / "3" / "checkpoints").iterdir())
+                assert folders[-1] == "step-00000002"
+        ends.append([weight.detach().clone() for weight in model.parameters()])
+    assert same(*ends)
 
 
 @PATHS

@@ -53,6 +53,8 @@ class BadStep:
     """Parts that each of them runs in; 1 where they are whole."""
     num_run: int
     """How many of all parts ran, the bad one included."""
+    is_half_done: bool
+    """Whether one of several updates of the step was, or may have been, complete before."""
     batches: list[Any] | None
     """Those that ran, where the loader cannot make them again."""
 
@@ -204,6 +206,7 @@ class StepGuard:
         if self.latch is not None:
             self.latch.note(norm, self.latch.norms)
         elif not math.isfinite(value := norm.item()):
+            trainer._updated.discard(trainer._turn)  # its update is not done
             self.stop(trainer, f"the norm of the gradient became {value}")
 
     def check_update(self, trainer: Trainer, optimizer: Any) -> None:
@@ -261,10 +264,12 @@ class StepGuard:
             record = self._records[-1] if self.is_watching else StepStart.of(trainer, {})
             if self._keeps_batches and not record.batches:
                 record.batches.append(trainer._micro_batch)
+            was_updated = trainer._accumulation.completes_update and bool(trainer._updated)
             whole = trainer.progress.micro_batch - record.position["micro_batch"]
             is_in_work = trainer._micro_batch is not None
             num_begun = trainer._accumulation.num_parts_begun if is_in_work else 0
-            self._rewind(trainer, record, what, whole * record.num_parts + num_begun)
+            num_run = whole * record.num_parts + num_begun
+            self._rewind(trainer, record, what, num_run, is_half_done=was_updated)
         self._raise(trainer, what)
 
     def _stop_at(self, trainer: Trainer, index: int) -> None:
@@ -276,10 +281,14 @@ class StepGuard:
         name = next(name for name, value in values.items() if not math.isfinite(value))
         what = f"the {name} became {values[name]}"
         trainer._feed.is_ahead = True
-        self._rewind(trainer, record, what, index - record.num_ended + 1)
+        has_several = len(trainer._optimizer_names) > 1  # which of them updated is not known
+        num_run = index - record.num_ended + 1
+        self._rewind(trainer, record, what, num_run, is_half_done=has_several)
         self._raise(trainer, what)
 
-    def _rewind(self, trainer: Trainer, record: StepStart, what: str, num_run: int) -> None:
+    def _rewind(
+        self, trainer: Trainer, record: StepStart, what: str, num_run: int, *, is_half_done: bool
+    ) -> None:
         trainer._abandon_update()
         record.restore(trainer)
         self._buffers.put_back()
@@ -289,6 +298,7 @@ class StepGuard:
             size=record.size,
             num_parts=record.num_parts,
             num_run=num_run,
+            is_half_done=is_half_done,
             batches=record.batches[:num_run] if self._keeps_batches else None,
         )
         self._records.clear()

@@ -78,10 +78,7 @@ class Keeper:
                     yield
                 except StopRequested:  # not kept: it refers to what the run was in the middle of
                     asked = True
-                try:
-                    path = self._save(trainer, wait=True)
-                except NonFiniteLossError:  # it brought the trainer back to before that step
-                    path = self._save(trainer, wait=True)
+                path = self._save_end(trainer)
                 if asked:
                     raise self._interruption(path)
                 weights = log.finish(
@@ -162,6 +159,23 @@ class Keeper:
         """Leave the run when a signal asked for it."""
         if self.requests.signal is not None and self.store is not None:
             raise StopRequested
+
+    def _save_end(self, trainer: Trainer) -> Path:
+        """Save the state that the run leaves, and return the newest checkpoint.
+
+        A step of several updates that was left in its middle is no state to go on from.
+        """
+        assert self.store is not None
+        guard = trainer._guard
+        try:
+            if guard is None or guard.bad is None or not guard.bad.is_half_done:
+                return self._save(trainer, wait=True)
+        except NonFiniteLossError:  # it brought the trainer back to before that step
+            return self._save_end(trainer)
+        self.store.wait()
+        trainer.print("Not saved: an optimizer had updated in the step that was not finite")
+        saved = self.store.list()
+        return saved[-1].path if saved else self.store.folder
 
     def _save(self, trainer: Trainer, *, wait: bool = False) -> Path:
         assert self.store is not None

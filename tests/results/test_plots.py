@@ -52,6 +52,16 @@ def test_given_axes_are_used_and_returned() -> None:
     assert axes[4].get_title() == "loss\nleast 1 at 1, most 3 at 0"
 
 
+def test_the_area_below_the_steps_is_the_average_precision() -> None:
+    """A step keeps the precision at its right end, as the sum of the average does."""
+    report = classification_report([0, 1, 1, 0], [[0.2, 0.8], [0.3, 0.7], [0.6, 0.4], [0.9, 0.1]])
+    line = plots.plot_precision_recall_curves(report).lines[1]
+    assert line.get_drawstyle() == "steps-pre"
+    recall, precision = line.get_data()
+    area = np.sum(np.diff(recall, prepend=0.0) * precision)
+    assert area == pytest.approx(report.average_precision[1])
+
+
 def test_a_series_may_hold_nan() -> None:
     ax = plots.plot_series([1.0, float("nan"), 2.0], "loss")
     assert ax.get_title() == "loss\nleast 1 at 0, most 2 at 2"

@@ -98,7 +98,7 @@ def plot_precision_recall_curves(report: ClassificationReport, *, ax: Axes = Non
     for k in _lowest(report.average_precision, _MOST_CURVES):
         label = f"{report.labels[k]} (average {report.average_precision[k]:.3f})"
         curve = _thinned(report.ranking(k).precision_recall_curve())
-        ax.plot(*curve, label=label, drawstyle="steps-post")
+        ax.plot(*curve, label=label, drawstyle="steps-pre")
     return _finish_curves(ax, "Recall", "Precision")
 
 

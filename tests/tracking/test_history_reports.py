@@ -94,9 +94,18 @@ def test_a_writer_goes_on_after_its_rows(tmp_path: Path) -> None:
     first.generate_report(found, 0, "a.csv", file_format="csv")
     second.load_state_dict(first.state_dict())
     found["loss"] = 1.0
-    name, path = second.generate_report(found, 1, "a.csv", "deep", file_format="csv")
-    assert name == "deep/a.csv"
+    name, path = second.generate_report(found, 1, "a.csv", file_format="csv")
+    assert name == "a.csv"
     assert Path(path).read_text() == "Epoch,loss\n0,2.0\n1,1.0\n"
+
+
+def test_a_writer_keeps_its_files_apart(tmp_path: Path) -> None:
+    writer = TrainingHistoryWriter(tmp_path)
+    found = TrainingHistory(has_validation=False) + {"loss": 2.0}
+    for folder in ("one", "other"):
+        name, path = writer.generate_report(found, 0, "a.csv", folder, file_format="csv")
+        assert name == f"{folder}/a.csv"
+        assert Path(path).read_text() == "Epoch,loss\n0,2.0\n"
 
 
 def test_a_writer_knows_its_formats(tmp_path: Path) -> None:

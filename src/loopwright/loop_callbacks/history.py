@@ -245,10 +245,10 @@ class ModelTrainHistoryFileWriter(ModelTrainHistoryBaseCB):
     ) -> None:
         check_format(file_format, TEXT_FORMATS)
         super().__init__("File of the history", 97, epoch_end, train_end, file_format, **kwargs)
-        self._writers = {"": TrainingHistoryWriter(), "train_end_": TrainingHistoryWriter()}
+        self._writer = TrainingHistoryWriter()
 
     def _write(self, results: Path, prefix: str) -> list[list[str]]:
-        loop, writer = self.train_loop_obj, self._writers[prefix]
+        loop, writer = self.train_loop_obj, self._writer
         writer.experiment_results_local_path = results
         name = f"{prefix}results.{self.file_format}"
         return [
@@ -261,12 +261,11 @@ class ModelTrainHistoryFileWriter(ModelTrainHistoryBaseCB):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far, for checkpoints."""
-        return {prefix: writer.state_dict() for prefix, writer in self._writers.items()}
+        return self._writer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the rows that `state_dict` returned."""
-        for prefix, writer in self._writers.items():
-            writer.load_state_dict(state[prefix])
+        self._writer.load_state_dict(state)
 
 
 def experiment_folder(callback: AbstractExperimentCallback) -> ExperimentFolder:

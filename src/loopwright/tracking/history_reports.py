@@ -82,7 +82,7 @@ class GradientPlotter:
 
 
 class TrainingHistoryWriter:
-    """Writes what each epoch added to the history.
+    """Writes what each epoch added to the history, to one file or several.
 
     Args:
         experiment_results_local_path: The folder of the experiment's results; it may be set later.
@@ -90,8 +90,8 @@ class TrainingHistoryWriter:
 
     def __init__(self, experiment_results_local_path: str | Path | None = None) -> None:
         self.experiment_results_local_path = experiment_results_local_path
-        self._rows: list[dict[str, Any]] = []
-        self._lengths: dict[str, int] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._lengths: dict[str, dict[str, int]] = {}
 
     def generate_report(
         self,
@@ -115,50 +115,54 @@ class TrainingHistoryWriter:
         check_format(file_format, TEXT_FORMATS)
         if self.experiment_results_local_path is None:
             raise ValueError("experiment_results_local_path is not set; set it to a folder.")
-        self._rows.append({"Epoch": epoch, **self._news(training_history)})
-        text = self._text() if file_format == "txt" else self._table(file_format)
-        name = Path(results_folder_name) / file_name
+        name = (Path(results_folder_name) / file_name).as_posix()
         path = Path(self.experiment_results_local_path) / name
+        rows = self._rows.setdefault(name, [])
+        rows.append({"Epoch": epoch, **self._news(name, training_history)})
+        text = _as_text(rows) if file_format == "txt" else _as_table(rows, file_format)
 
         def write(aside: Path) -> None:
             aside.write_text(text, encoding="utf-8", newline="")
 
         write_aside(path, write)
-        return name.as_posix(), str(path)
+        return name, str(path)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows so far, for checkpoints."""
-        return {"rows": [to_plain(row) for row in self._rows], "lengths": dict(self._lengths)}
+        """Return the rows of each file so far, for checkpoints."""
+        return {"rows": to_plain(self._rows), "lengths": to_plain(self._lengths)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the rows that `state_dict` returned."""
-        self._rows, self._lengths = list(state["rows"]), dict(state["lengths"])
+        self._rows, self._lengths = to_plain(state["rows"]), to_plain(state["lengths"])
 
-    def _news(self, training_history: Any) -> dict[str, Any]:
+    def _news(self, name: str, training_history: Any) -> dict[str, Any]:
+        """Return the metrics that have a new value since the file was written last."""
         metrics = training_history.get_train_history_dict(flatten_dict=True)
-        news = {
-            name: to_plain(values[-1])
-            for name, values in metrics.items()
-            if len(values) > self._lengths.get(name, 0)
+        seen = self._lengths.get(name, {})
+        self._lengths[name] = {metric: len(values) for metric, values in metrics.items()}
+        return {
+            metric: to_plain(values[-1])
+            for metric, values in metrics.items()
+            if len(values) > seen.get(metric, 0)
         }
-        self._lengths = {name: len(values) for name, values in metrics.items()}
-        return news
 
-    def _text(self) -> str:
-        line, lines = "=" * 28, []
-        for row in self._rows:
-            values = [f"{name}:\t{value}" for name, value in row.items() if name != "Epoch"]
-            lines += [line, f"Epoch: {row['Epoch']}", line, *values, "", ""]
-        return "\n".join(lines) + "\n"
 
-    def _table(self, file_format: str) -> str:
-        columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        file = io.StringIO()
-        delimiter = "\t" if file_format == "tsv" else ","
-        writer = csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        return file.getvalue()
+def _as_text(rows: Sequence[dict[str, Any]]) -> str:
+    line, lines = "=" * 28, []
+    for row in rows:
+        values = [f"{name}:\t{value}" for name, value in row.items() if name != "Epoch"]
+        lines += [line, f"Epoch: {row['Epoch']}", line, *values, "", ""]
+    return "\n".join(lines) + "\n"
+
+
+def _as_table(rows: Sequence[dict[str, Any]], file_format: str) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    delimiter = "\t" if file_format == "tsv" else ","
+    writer = csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def _drawing(draw: Callable[..., Any], *args: Any) -> Callable[[], Any]:

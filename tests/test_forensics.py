@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny import MapData, Stream, tiny_data, tiny_model
 from torch import nn
 
@@ -177,6 +178,44 @@ def test_a_batch_that_cannot_be_saved_is_named(tmp_path: Path) -> None:
     stopped(tmp_path, model, Odd(), cls=Own)
     with pytest.raises(CheckpointError, match="batch.0.2 is a set"):
         replay(tmp_path, make_trainer(model))
+
+
+def test_data_that_fails_the_second_time_leaves_the_rest(tmp_path: Path) -> None:
+    class Once(MapData):
+        def __getitem__(self, index: int) -> Any:
+            if index in given:
+                raise OSError("gone")
+            given.add(index)
+            return super().__getitem__(index)
+
+    given: set[int] = set()
+    data = Once(24)
+    data.inputs = spoiled(13)[0]
+    model = nn.Sequential(positive(), Root())
+    options = {"train_dataloader_kwargs": {"num_workers": 0}}
+    trainer = stopped(tmp_path, model, data, arguments=options)
+    assert read_state(tmp_path / "forensics")["progress"]["step"] == trainer.progress.step
+    with pytest.raises(CheckpointError, match="could not be saved: OSError: gone"):
+        replay(tmp_path, make_trainer(model))
+
+
+def test_a_full_disk_is_told_and_the_run_ends_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double stands for the disk; safetensors has an error of its own for it."""
+
+    def write(*arguments: Any) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("loopwright.forensics.write_snapshot", write)
+    trainer = make_trainer(nn.Sequential(positive(), Root()), run_dir=tmp_path)
+    said: list[str] = []
+    trainer.print = lambda *args: said.append(" ".join(map(str, args)))
+    trainer.train(spoiled(13), 1, per_device_batch_size=2)
+    assert "nan" in trainer.stop_reason
+    assert [line for line in said if "No space left" in line] == [
+        f"The step could not be saved in {tmp_path / 'forensics'}: No space left on device"
+    ]
 
 
 # ------------------------------------------------------------------------------- replay

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from loopwright.accumulation import Accumulation
@@ -50,22 +51,24 @@ def save_bad_step(trainer: Trainer, bad: BadStep, folder: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    batch = bad.batches if bad.batches is not None else _made_again(trainer, bad)
     model = trainer.get_model(keep_torch_compile=False)
-    about = {
+    about: dict[str, Any] = {
         "what": bad.what,
         "size": bad.size * bad.num_parts,
         "in_training": [name for name, module in model.named_modules() if module.training],
         "frozen": [name for name, each in model.named_parameters() if not each.requires_grad],
     }
-    state = {**take_state(trainer), "bad": about, "batch": batch}
+    state = {**take_state(trainer), "bad": about}
     try:
-        snapshot = take_snapshot(state)
-    except CheckpointError as error:
-        if not str(error).startswith("batch"):
-            raise
-        snapshot = take_snapshot({**state, "batch": None, "bad": {**about, "lost": str(error)}})
-    write_snapshot(folder, snapshot, {"step": trainer.progress.step})
+        batch = bad.batches if bad.batches is not None else _made_again(trainer, bad)
+        snapshot = take_snapshot({**state, "batch": batch})
+    except Exception as error:  # of the data's own code, or of a type that cannot be saved
+        about["lost"] = f"{type(error).__name__}: {error}"
+        snapshot = take_snapshot({**state, "batch": None})
+    try:
+        write_snapshot(folder, snapshot, {"step": trainer.progress.step})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     os.chmod(folder, 0o700)
 
 

@@ -308,7 +308,8 @@ def _exit_codes(*, debug: bool) -> Iterator[None]:
         _tell(traceback.format_exc() if debug else str(error))
         code = EXIT_USAGE
     except Exception as error:
-        message = f"The run failed: {type(error).__name__}: {error}\n(--debug shows where)"
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+        message = f"The run failed: {type(error).__name__}: {error}{notes}\n(--debug shows where)"
         _tell(traceback.format_exc() if debug else message)
         code = EXIT_FAILED
     if code:

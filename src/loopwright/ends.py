@@ -4,11 +4,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from types import FrameType
 from typing import Any
 
 from loopwright.seed import restore_after_interruption
 
+_TAKES_OVER = "torch.multiprocessing.reductions"
 _ASKING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
 
 
@@ -27,6 +29,42 @@ def ignore_requests() -> None:
     for name in _ASKING:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+@contextmanager
+def undisturbed_by_workers() -> Iterator[None]:
+    """Let the death of a worker raise nothing in the body, which notes how a run ended.
+
+    torch raises it from a handler of SIGCHLD, wherever the main thread stands.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    number = getattr(signal, "SIGCHLD", None) if is_main else None
+    before = None if number is None else signal.getsignal(number)
+    if number is None or before is None:
+        yield
+        return
+    signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def explain_lost_worker(error: BaseException) -> None:
+    """Add what to do to the error that torch raises when a worker died.
+
+    It is raised where torch looks for workers, or where it takes over a tensor of one that is gone.
+    """
+    is_told = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    names = {frame.f_globals.get("__name__") for frame in frames}
+    was_taking = isinstance(error, (OSError, EOFError)) and _TAKES_OVER in names
+    if is_told or was_taking:
+        error.add_note(
+            "A process that makes data ended, most often because the system was out of memory and "
+            "killed it: lower num_workers or prefetch_factor, or what a sample takes. A run with a "
+            "folder goes on from its newest checkpoint with resume='latest'."
+        )
 
 
 class StopRequests:

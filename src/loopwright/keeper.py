@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.checkpoint_store import CheckpointStore
-from loopwright.ends import StopRequested, StopRequests
+from loopwright.ends import StopRequested, StopRequests, undisturbed_by_workers
 from loopwright.errors import RunInterrupted
 from loopwright.finite import NonFiniteLossError
 from loopwright.training_state import finish_resuming, put_state, take_state
@@ -78,17 +78,19 @@ class Keeper:
                     yield
                 except StopRequested:  # not kept: it refers to what the run was in the middle of
                     asked = True
-                path = self._save_end(trainer)
-                if asked:
-                    raise self._interruption(path)
-                weights = log.finish(
-                    trainer.run_history, trainer.progress, trainer.model, stop=trainer._stop
-                )
+                with undisturbed_by_workers():
+                    path = self._save_end(trainer)
+                    if asked:
+                        raise self._interruption(path)
+                    weights = log.finish(
+                        trainer.run_history, trainer.progress, trainer.model, stop=trainer._stop
+                    )
                 if weights is not None:
                     trainer.print(f"The run ended with weights {weights}")
         except BaseException as error:
             try:
-                log.abandon(error)
+                with undisturbed_by_workers():
+                    log.abandon(error)
             except OSError as failure:  # a full disk, which may be what ended the run
                 error.add_note(f"The end could not be noted in the run's folder: {failure}")
             raise

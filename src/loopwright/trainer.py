@@ -31,7 +31,7 @@ from loopwright.device import (
     move_to_device,
     pick_device,
 )
-from loopwright.ends import StopRequested
+from loopwright.ends import StopRequested, explain_lost_worker
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
 from loopwright.exports import load_export, save_export
 from loopwright.feed import Feed
@@ -1164,7 +1164,8 @@ class Trainer:
         try:
             with self._resources():
                 yield
-        except BaseException:
+        except BaseException as error:
+            explain_lost_worker(error)
             self._abandon_update()
             self.callback_handler.call_event("on_run_interrupted", self)
             raise

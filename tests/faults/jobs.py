@@ -203,6 +203,30 @@ def stop_in(folder: str, phase: str, number: int, when: int, **options: Any) -> 
     return _ended(folder, **options)
 
 
+class _Dies(task.Augmented):
+    """Ends the worker that makes a sample, as the system does when memory runs out."""
+
+    def __init__(self, sample: int) -> None:
+        super().__init__()
+        self.left = sample
+
+    def __getitem__(self, index: int) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def lose_worker(folder: str, when: int, **options: Any) -> dict[str, Any]:
+    """Train, and lose a worker at a sample of its own."""
+    task.Augmented = partial(_Dies, when)  # type: ignore[assignment,misc]
+    try:
+        task.run(Path(folder), **options)
+    except (RuntimeError, OSError, EOFError) as error:
+        return {"error": repr(error), "notes": getattr(error, "__notes__", [])}
+    return {"error": None, "notes": []}
+
+
 class _ToTheGroup(task.KillAt):
     def on_train_step_end(self, trainer: Any, **kwargs: Any) -> None:
         if trainer.progress.step + 1 == self.step:

@@ -106,6 +106,23 @@ def test_a_signal_to_all_processes_of_a_job(server: Server, tmp_path: Path) -> N
     assert later["outcome"] == whole["outcome"]
 
 
+def test_a_worker_that_is_killed(server: Server, tmp_path: Path) -> None:
+    """The run fails, says why and what to do, and goes on from its newest checkpoint."""
+    options = {"num_workers": 2}
+    whole = server.run("train", folder=tmp_path / "whole", **options)["report"]
+    draws = random.Random(0)
+    for trial in range(20 if FULL else 2):
+        folder, when = tmp_path / str(trial), draws.randint(1, 1000)
+        ended = server.run("lose_worker", folder=folder, when=when, timeout=60, **options)
+        assert ended["report"] is not None, ended
+        assert "lower num_workers" in "".join(ended["report"]["notes"]), ended
+        assert read_status(folder) == "failed"
+        assert not list(folder.glob(".*.tmp"))
+        later = server.run("train", folder=folder, **options)["report"]
+        assert later["outcome"] == whole["outcome"], when
+        assert later["log"] == whole["log"]
+
+
 def test_a_signal_that_is_ignored_stays_ignored(server: Server, tmp_path: Path) -> None:
     """As under nohup."""
     ended = server.run("ignoring", folder=tmp_path / "run", when=20)

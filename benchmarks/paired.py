@@ -26,11 +26,13 @@ from terminal import run_in_terminal
 # Workload, our variant, the hand-written variant, epochs.
 PAIRS = [
     ("W1", "default", "fused", 25),
+    ("W1", "capture", "fused", 25),
     ("W1", "loader", "loader", 15),
     ("W1", "samples", "samples", 15),
     ("W1", "trainloop", "loader", 15),
     ("W1", "reevaluated", "reevaluated", 15),
     ("W2", "default", "fused", 9),
+    ("W2", "capture", "fused", 9),
     ("W2", "loader", "loader", 9),
     ("W2", "samples", "samples", 9),
     ("W2", "trainloop", "loader", 9),

@@ -161,7 +161,7 @@ MUTATIONS = [
     ("run.callbacks=[{type: early_stopping, watch_metric: acc}]", "run.callbacks[0].watch", None),
     ("run.checkpoint.watch=acuracy", "run.checkpoint.watch", "accuracy"),
     # understood, and not part of this version
-    ("run.step_mode=capture", "run.step_mode", None),
+    ("run.step_mode=captured", "run.step_mode", None),
     ("tracking.trackers=[mlflow]", "tracking.trackers", None),
     ("dataset.data_augmentors=[flip]", "dataset.data_augmentors", None),
     ("dataset.chunk_size=10", "dataset.chunk_size", None),

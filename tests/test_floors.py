@@ -63,6 +63,7 @@ FLOORS = {
     "watching.py": 2,
     "weights_hash.py": 2,
     # 3: the loop
+    "execution/": 3,
     "feed.py": 3,
     "keeper.py": 3,
     "trainer.py": 3,

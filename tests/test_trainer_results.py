@@ -256,7 +256,6 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"precision": "fp8"}, ValueError),
         ({"step_mode": "fast"}, ValueError),
-        ({"step_mode": "compile"}, NotSupportedError),
         ({"checkpoint": "latest"}, TypeError),
         ({"device": "cuda:99"}, ValueError),
     ],

@@ -1,8 +1,9 @@
 """loopwright: `default` is the plain Trainer, bar and history on; `lean` has no callbacks.
 
-`loader` is `default` over a DataLoader that the user made, `samples` the same for paired.py, and
-`trainloop` a TrainLoop over it that evaluates nothing by itself; `reevaluated` is one as it comes,
-which evaluates the training data again after each epoch.
+`capture` is `default` with every step as one compiled program. `loader` is `default` over a
+DataLoader that the user made, `samples` the same for paired.py, and `trainloop` a TrainLoop over it
+that evaluates nothing by itself; `reevaluated` is one as it comes, which evaluates the training
+data again after each epoch.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from loopwright.loop_callbacks import AbstractCallback
 from loopwright.trainer import DEFAULT_CALLBACKS, Trainer
 from loopwright.trainloop import TrainLoop, TTBasicModel
 
-VARIANTS = ("default", "lean", "loader")
+VARIANTS = ("default", "lean", "loader", "capture")
 
 
 class Laps(TrainerCallback):
@@ -38,7 +39,7 @@ def make_trainer(work: Work, variant: str, *callbacks: TrainerCallback) -> Train
     defaults = () if variant == "lean" else DEFAULT_CALLBACKS
     arguments = (model, cross_entropy, work.optimizer(model), (*defaults, *callbacks))
     if variant not in ("loader", "samples"):
-        return Trainer(*arguments)
+        return Trainer(*arguments, step_mode="capture" if variant == "capture" else "eager")
 
     class LoaderTrainer(Trainer):
         """A trainer over the user's own loaders."""

@@ -51,6 +51,7 @@ MODULES = (
     "loopwright.results",
     "loopwright.experiment_folder",
     "loopwright.checkpoint_policy",
+    "loopwright.execution.report",
     "loopwright.weights_hash",
     "loopwright.memory",
     "loopwright.run_folder",

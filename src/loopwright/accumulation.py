@@ -72,6 +72,36 @@ class Accumulation:
         self._shares.clear()
 
     @property
+    def role(self) -> tuple[int, bool, bool] | None:
+        """What a micro-batch does beside its batch: the size of its update, whether it is the first
+        and whether it is the last; None in a shorter update at the end of an epoch, and where an
+        earlier one had another size than its share.
+        """
+        if not self.is_needed:
+            return 1, True, True
+        if self.size != self._full_size:
+            return None
+        for share in self._shares.values():
+            if isinstance(share.seen, torch.Tensor) or isinstance(share.expected, torch.Tensor):
+                return None
+            if share.seen * self.size != share.expected * self._position:
+                return None
+        return self.size, self._position == 0, self.completes_update
+
+    @property
+    def seen(self) -> dict[str | None, Count]:
+        """The items that the update in work has seen, for each optimizer."""
+        return {name: share.seen for name, share in self._shares.items()}
+
+    def count(self, name: str | None, num_items: int) -> None:
+        """Note a micro-batch that was weighed elsewhere, as its share says."""
+        if self.completes_update:
+            self._shares.pop(name, None)
+            return
+        share = self._shares.setdefault(name, _Share(expected=num_items * self.size))
+        share.seen += num_items
+
+    @property
     def num_waiting(self) -> int:
         """How many micro-batches wait for the rest of their update."""
         return self._position

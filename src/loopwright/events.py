@@ -26,6 +26,9 @@ class TrainerCallback:
     accumulation the `..._step_...` events fire for every micro-batch.
     """
 
+    needs_eager_steps: bool = False
+    """Whether the callback has to act in the middle of a step, which then is not captured."""
+
     def on_init_end(self, trainer: Trainer, **kwargs: Any) -> None:
         """Fires once, when the trainer is constructed; nothing is on its device yet."""
 
@@ -41,8 +44,8 @@ class TrainerCallback:
     def on_train_step_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Fires after the loss is calculated and recorded, before `backward_step`.
 
-        Gradients of this micro-batch do not exist yet. With an overridden `train_step` it fires
-        after that returned, updates included.
+        Gradients of this micro-batch do not exist yet. With an overridden `train_step`, and in a
+        captured step, it fires after the update.
 
         Keywords: `batch`, the micro-batch on the device; `batch_output`, what
         `calculate_train_batch_loss` returned; `step`, the index of the micro-batch in the epoch,

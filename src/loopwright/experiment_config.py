@@ -163,7 +163,7 @@ class RunSpec(Spec):
     threads: int | None = Field(default=None, ge=1)
     """Threads that torch uses on the CPU during the run; as set before where it is left out."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    step_mode: Literal["eager"] = "eager"
+    step_mode: Literal["eager", "compile", "capture", "auto"] = "eager"
     """How a step is executed."""
     on_out_of_memory: Literal["stop", "split"] = "stop"
     """Whether to go on with micro-batches in parts."""

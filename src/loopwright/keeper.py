@@ -16,6 +16,7 @@ from loopwright.finite import NonFiniteLossError
 from loopwright.training_state import finish_resuming, put_state, take_state
 
 if TYPE_CHECKING:
+    from loopwright.execution.report import StepReport
     from loopwright.run_log import RunLog
     from loopwright.trainer import Trainer
 
@@ -71,6 +72,8 @@ class Keeper:
         log = self._open_log(trainer, resumes=resumes)
         self.store = self._make_store(trainer)
         self.store.sweep()
+        if trainer.step_report is not None:
+            self.log_steps(trainer.step_report)
         try:
             with self.requests.listening():  # while saving, too: job managers ask twice
                 asked = False
@@ -129,6 +132,11 @@ class Keeper:
         if self.requests.signal.name == "SIGINT":
             return KeyboardInterrupt(f"saved {path}")
         return RunInterrupted(self.requests.signal.name, path)
+
+    def log_steps(self, report: StepReport) -> None:
+        """Note in the folder how steps are executed."""
+        if self.store is not None and self._log is not None:
+            self._log.log_steps(report.to_dict())
 
     def log_epoch(self, trainer: Trainer) -> None:
         """Log the metrics that an epoch recorded."""

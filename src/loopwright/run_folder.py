@@ -23,6 +23,7 @@ from loopwright.run_record import (
     METRICS_FILE,
     RESULTS_FILE,
     STATUS_FILE,
+    STEPS_FILE,
     TRAINER_FILE,
     RunRecord,
     is_run_folder,
@@ -85,6 +86,10 @@ class RunFolder:
         _end_torn_line(self.path / METRICS_FILE)
         self._status |= {"started": time.time(), "message": ""}
         self._set_status("running")
+
+    def write_steps(self, report: Mapping[str, Any]) -> None:
+        """Write how the steps of the run are executed, and why."""
+        _write_json(self.path / STEPS_FILE, dict(report))
 
     def log(
         self, epoch: int, step: int, metrics: Mapping[str, float], event: str | None = None

@@ -53,6 +53,10 @@ class RunLog:
             self._logged = _count_logged(folder)
         self._folder.start(config.to_dict())
 
+    def log_steps(self, report: dict[str, Any]) -> None:
+        """Note how steps are executed."""
+        self._folder.write_steps(report)
+
     def log(self, history: RunHistory, progress: Progress) -> None:
         """Append the values that are new in the history."""
         fresh = {}

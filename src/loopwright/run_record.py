@@ -17,6 +17,7 @@ METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
 LOCK_FILE = ".lock"
+STEPS_FILE = "steps.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 PICTURES_FOLDER = "pictures"
 

@@ -10,18 +10,15 @@ from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.errors import NotSupportedError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+STEP_MODES = ("eager", "compile", "capture", "auto")
 
 
 def check_modes(precision: str, step_mode: str) -> None:
     """Refuse settings that are unknown or come with a later version."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
-    if step_mode in ("compile", "capture", "auto"):
-        raise NotSupportedError(
-            f"step_mode={step_mode!r} is not available in this version; use 'eager'."
-        )
-    if step_mode != "eager":
-        raise ValueError(f"step_mode is {step_mode!r}; expected 'eager'.")
+    if step_mode not in STEP_MODES:
+        raise ValueError(f"step_mode is {step_mode!r}; expected one of {', '.join(STEP_MODES)}.")
 
 
 def check_on_out_of_memory(answer: str) -> None:

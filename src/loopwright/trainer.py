@@ -33,6 +33,8 @@ from loopwright.device import (
 )
 from loopwright.ends import StopRequested, explain_lost_worker
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
+from loopwright.execution.report import StepMode, StepReport
+from loopwright.execution.stepping import Stepping
 from loopwright.exports import load_export, save_export
 from loopwright.feed import Feed
 from loopwright.finite import StepGuard
@@ -115,7 +117,9 @@ class Trainer:
         run_history: Where metric values are kept; in memory by default.
         device: Such as "cuda:1"; by default the accelerator of this machine, else the CPU.
         precision: "fp32", or "bf16" or "fp16" for autocast in that type.
-        step_mode: How a step is executed; this version knows "eager".
+        step_mode: How a step is executed: "eager", line by line; "compile", with forward and
+            backward compiled; "capture", the whole of it as one program; or "auto", which captures
+            where that is checked and pays (see `loopwright.execution`).
         seed: Decides the order of data and what datasets draw; by default the seed that torch was
             seeded with, read without drawing. Nothing seeds the global generators.
         run_dir: A folder for the run to own; None writes nothing. A run with a folder that SIGTERM,
@@ -147,7 +151,7 @@ class Trainer:
         *,
         device: str | torch.device | None = None,
         precision: Precision = "fp32",
-        step_mode: Literal["eager"] = "eager",
+        step_mode: StepMode = "eager",
         seed: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         checkpoint: CheckpointPolicy | None = None,
@@ -208,6 +212,7 @@ class Trainer:
         self._feed = Feed()
         self._guard: StepGuard | None = None
         self._splitter: Splitter | None = None
+        self._stepping = Stepping(self, self.step_mode, Trainer)
         self._run_seed = 0
         self._first_epoch = 1
         self._resumes_inside_epoch = False
@@ -520,6 +525,7 @@ class Trainer:
     def _run_train_epoch(self, train_dl: Any) -> None:
         """Run the micro-batches of an epoch, and record its loss."""
         self._begin_train_epoch()
+        self._stepping.begin_epoch()
         self.train_epoch_start()
         self.callback_handler.call_event("on_train_epoch_start", self)
         began = time.perf_counter()
@@ -554,11 +560,7 @@ class Trainer:
         if guard is not None:
             guard.begin(self)
         self.callback_handler.call_event("on_train_step_start", self)
-        if self.precision == "fp32":
-            output = self.train_step(batch)
-        else:
-            with self.autocast():
-                output = self.train_step(batch)
+        output = self._stepping.step(batch)
         if not self._reported:
             self._report_train_step(batch, output)
         if accumulation.completes_update:
@@ -777,8 +779,7 @@ class Trainer:
                     if self._feed.replayed is None or not is_intermediate:
                         self._keeper.leave_if_asked()
                     call_event("on_eval_step_start", self)
-                    with self.autocast():
-                        output = self.calculate_eval_batch_loss(batch)
+                    output = self._stepping.evaluate(batch)
                     self._track(self._loss_tracker, output["loss"], count_of(output))
                     call_event("on_eval_step_end", self, batch=batch, batch_output=output)
             self.eval_epoch_end()
@@ -793,6 +794,7 @@ class Trainer:
         is_module = isinstance(self.model, torch.nn.Module)
         modes = [(m, m.training) for m in self.model.modules()] if is_module else []
         phase_before, self.progress.phase = self.progress.phase, phase
+        self._stepping.begin_phase()
         tracker, self._loss_tracker = self._loss_tracker, LossTracker()
         named, self._named_losses = self._named_losses, {}
         try:
@@ -850,8 +852,7 @@ class Trainer:
                 yield output
 
     def _predict_batch(self, batch: Any) -> Any:
-        with self.autocast():
-            output = self.calculate_prediction(batch)
+        output = self._stepping.predict(batch)
         return output if self.device.type == "cpu" else move_to_device(output, torch.device("cpu"))
 
     # -------------------------------------------------------------- saving and loading
@@ -1026,6 +1027,11 @@ class Trainer:
         return [type(getattr(method, "__self__", method)).__name__ for method in methods]
 
     @property
+    def step_report(self) -> StepReport | None:
+        """How the steps of the last run were executed, and why; None before its first batch."""
+        return self._stepping.report
+
+    @property
     def stop_reason(self) -> str | None:
         """Why `StopTrainingError` ended the last run; None when it did not."""
         return None if self._stop is None else str(self._stop)
@@ -1141,6 +1147,7 @@ class Trainer:
         self._splitter = Splitter(self) if self.on_out_of_memory == "split" else None
         self._keeper.resumed = self._keeper.resumed_from = None
         self._feed = Feed()
+        self._stepping = Stepping(self, self.step_mode, Trainer)
         self._limits = num_epochs, max_num_train_steps
         self._optimizer_names = names_of(self.optimizer)
         self._first_epoch = self.run_history.current_epoch
@@ -1186,7 +1193,11 @@ class Trainer:
     def _resources(self) -> Iterator[None]:
         """Set what holds for the process during a run."""
         keeps_memory = self.keep_freed_memory and self.device.type == "cpu"
-        with kept_buffers(keeps_memory), deterministic_algorithms(self.deterministic):
+        with (
+            kept_buffers(keeps_memory),
+            deterministic_algorithms(self.deterministic),
+            self._stepping.running(),
+        ):
             yield
 
     def _refuse_inside_a_run(self, method: str) -> None:

@@ -64,6 +64,7 @@ def take_state(trainer: Trainer) -> dict[str, Any]:
         },
         "settings": settings_of(trainer),
         "num_parts": 1 if trainer._splitter is None else trainer._splitter.num_parts,
+        "steps": trainer._stepping.state(),
         "random": random_states(),
     }
 
@@ -78,6 +79,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "per_device_batch_size": config and config.train_per_device_batch_size,
         "precision": trainer.precision,
         "on_out_of_memory": trainer.on_out_of_memory,
+        "step_mode": trainer.step_mode,
         "optimizer": [type(each).__name__ for each in optimizers_in(trainer.optimizer)],
     }
 
@@ -163,6 +165,7 @@ def put_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
         vars(tracker).update(values)
     if trainer._splitter is not None:
         trainer._splitter.num_parts = state.get("num_parts", 1)
+    trainer._stepping.restore(state.get("steps"))
     trainer._keeper.resumed = state
     restore_random_states(state["random"])
 

@@ -1,0 +1,227 @@
+"""Whether to capture: what it costs against what it gains in the steps that are left."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loopwright.execution.building import Built, positions, rehearse, trace
+from loopwright.execution.obstacles import NotCapturableError, check_capturable, modules_of
+from loopwright.execution.report import StepReport
+from loopwright.execution.slots import options_of, slots_of
+from loopwright.execution.snapshot import Snapshot, recording, run_recorded
+from loopwright.execution.stored import key_of, read_decision, write_decision
+from loopwright.execution.tracing import Rates
+from loopwright.execution.trees import signature_of
+
+if TYPE_CHECKING:
+    from loopwright.trainer import Trainer
+
+LEAST_GAIN = 1.1
+"""How many times faster a captured step has to be."""
+FEWEST_STEPS = 500
+"""Below which nothing is tried: not even the first seconds of compiling come back."""
+SECONDS_TO_COMPILE = 4.0, 0.06
+"""What compiling is taken to cost before it is known: in any case, and for each operation."""
+SECONDS_TO_LOAD = 4.0
+"""What a program costs that an earlier run compiled: traced, found and checked again."""
+FUSED_SHARE = 0.15
+"""The part of a step that fewer passes over memory are taken to save."""
+_SECONDS_TO_MEASURE = 0.4
+_CALLS_PER_OPERATION = 3.0  # of a tiny operation: Python, autograd and dispatch around each
+
+
+class TooFewStepsError(NotCapturableError):
+    """Tells that a longer run may decide otherwise."""
+
+
+def choose(trainer: Trainer, batch: Any, base: type) -> tuple[StepReport, Built | None]:
+    """Return how to execute the steps of a run, with the programs where they are captured.
+
+    Args:
+        trainer: The trainer, before its first step; it is left as it was.
+        batch: The first micro-batch.
+        base: `Trainer`, whose own methods are known.
+    """
+    try:
+        check_capturable(trainer, base)
+        return _weigh(trainer, batch, _steps_left(trainer))
+    except NotCapturableError as error:
+        return StepReport(asked="auto", choice="eager", reason=str(error)), None
+
+
+def _steps_left(trainer: Trainer) -> int:
+    total = trainer.progress.total_steps
+    if total is None:
+        raise TooFewStepsError("how many steps are left is not known")
+    left = total - trainer.progress.step
+    if left < FEWEST_STEPS:
+        raise TooFewStepsError(
+            f"too few steps are left ({left}; from {FEWEST_STEPS} on it is tried)"
+        )
+    return left
+
+
+def _weigh(trainer: Trainer, batch: Any, left: int) -> tuple[StepReport, Built | None]:
+    key = key_of(_facts(trainer, batch))
+    known = read_decision(key)
+    if known is not None and "refused" in known:
+        raise NotCapturableError(f"{known['refused']} (found in an earlier run)")
+    if known is not None:
+        eager, program = known["eager_seconds"], known["program_seconds"]
+        _require_worth(left * (eager - program), SECONDS_TO_LOAD, left)
+        built = rehearse(trainer, batch, Rates(trainer))
+    else:
+        try:
+            built, eager, program = _try(trainer, batch, left)
+        except TooFewStepsError:
+            raise
+        except NotCapturableError as error:
+            write_decision(key, {"refused": str(error)})
+            raise
+        write_decision(key, {"eager_seconds": eager, "program_seconds": program})
+    report = StepReport(
+        asked="auto",
+        choice="capture",
+        reason=f"a step takes {1e6 * program:,.0f} µs instead of {1e6 * eager:,.0f}",
+        gain=eager / program,
+        reference=built.reference,
+        batch=repr(signature_of(batch)),
+    )
+    return report, built
+
+
+def _try(trainer: Trainer, batch: Any, left: int) -> tuple[Built, float, float]:
+    """Return checked programs with the seconds of a step without and with them.
+
+    Raises:
+        NotCapturableError: They cannot be made, or gain too little.
+    """
+    before = Snapshot(trainer)
+    try:
+        eager = _seconds_of(lambda: _run_update(trainer, batch))
+        operations = _num_operations(trainer, batch)
+        fixed, for_each = SECONDS_TO_COMPILE
+        overhead = operations * _CALLS_PER_OPERATION * _seconds_per_call()
+        saved = min(0.9 * eager, overhead + FUSED_SHARE * eager)
+        _require_worth(left * saved, fixed + for_each * operations, left)
+        built = rehearse(trainer, batch, Rates(trainer))
+        eager, program = _measure(trainer, batch, built)
+    finally:
+        before.restore()
+    if eager / program < LEAST_GAIN:
+        raise NotCapturableError(
+            f"no gain: a step takes {1e6 * program:,.0f} µs captured and {1e6 * eager:,.0f} µs "
+            "in eager mode"
+        )
+    return built, eager, program
+
+
+def _require_worth(saved: float, cost: float, left: int) -> None:
+    if saved <= cost:
+        raise TooFewStepsError(
+            f"too few steps are left ({left:,}) to save more than the {cost:.0f} s of compiling"
+        )
+
+
+def _run_update(trainer: Trainer, batch: Any, built: Built | None = None) -> None:
+    for role in positions(trainer):
+        if built is None:
+            run_recorded(trainer, batch)
+        else:
+            with recording(trainer):
+                built.programs[role].run(trainer, batch)
+
+
+def _num_operations(trainer: Trainer, batch: Any) -> int:
+    """Return how many operations the programs of an update will have; the trainer moves on."""
+    operations = {}
+    for role in positions(trainer):
+        if role not in operations:
+            operations[role] = trace(trainer, batch, Rates(trainer)).num_operations
+        run_recorded(trainer, batch)
+    return sum(operations.values())
+
+
+def _seconds_of(run: Callable[[], None]) -> float:
+    """Return the median time of a call after the first, which sets things up."""
+    times: list[float] = []
+    run()
+    end = time.perf_counter() + _SECONDS_TO_MEASURE / 2
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < 100):
+        times.append(_timed(run))
+    return _median(times)
+
+
+def _measure(trainer: Trainer, batch: Any, built: Built) -> tuple[float, float]:
+    """Return the median seconds of an update in eager mode and captured, taking turns."""
+    eager: list[float] = []
+    captured: list[float] = []
+    end = time.perf_counter() + _SECONDS_TO_MEASURE
+    while len(eager) < 5 or (time.perf_counter() < end and len(eager) < 200):
+        eager.append(_timed(lambda: _run_update(trainer, batch)))
+        captured.append(_timed(lambda: _run_update(trainer, batch, built)))
+    return _median(eager), _median(captured)
+
+
+def _timed(run: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    run()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _seconds_per_call() -> float:
+    """Return what a tiny operation takes on this machine."""
+    tensor = torch.zeros(1)
+    began = time.perf_counter()
+    for _ in range(200):
+        tensor.add_(1.0)
+    return (time.perf_counter() - began) / 200
+
+
+def _facts(trainer: Trainer, batch: Any) -> dict[str, Any]:
+    """Return what a decision rests on: another model, machine or version decides anew."""
+    config = trainer.run_config
+    kinds = {type(part) for module in modules_of(trainer) for part in module.modules()}
+    ours = {kind for kind in (*kinds, type(trainer)) if not _is_known(kind)}
+    return {
+        "torch": torch.__version__,
+        "machine": (platform.machine(), platform.node(), str(trainer.device)),
+        "threads": torch.get_num_threads(),
+        "modules": [repr(module) for module in modules_of(trainer)],
+        "code": sorted(_source(kind) for kind in ours),
+        "loss": repr(getattr(trainer.loss_func, "__qualname__", trainer.loss_func)),
+        "tensors": [(list(each.shape), str(each.dtype)) for each in _tensors(trainer)],
+        "options": repr(options_of(trainer.optimizer)),
+        "optimizer": repr(trainer.optimizer).partition("(")[0],
+        "precision": trainer.precision,
+        "accumulation": trainer._accumulation.size,
+        "clipping": config and (config.gradient_clip_value, config.gradient_clip_norm),
+        "batch": repr(signature_of(batch)),
+    }
+
+
+def _tensors(trainer: Trainer) -> list[torch.Tensor]:
+    return [slot.get() for slot in slots_of(trainer)]
+
+
+def _is_known(kind: type) -> bool:
+    return kind.__module__.startswith(("torch.", "loopwright."))
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # made in a shell
+        return kind.__qualname__
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

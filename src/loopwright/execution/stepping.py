@@ -1,0 +1,262 @@
+"""How a trainer takes its steps: the one interface between the loop and the forms of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from loopwright.errors import CheckpointError, NotSupportedError
+from loopwright.execution.auto import choose
+from loopwright.execution.building import Built, build, build_forward, rehearse
+from loopwright.execution.obstacles import NotCapturableError, check_capturable
+from loopwright.execution.program import StepProgram
+from loopwright.execution.report import StepMode, StepReport
+from loopwright.execution.slots import options_of, settings_of_step, structure_of
+from loopwright.execution.stored import cache_folder
+from loopwright.execution.torch_internals import compiled_model
+from loopwright.execution.tracing import FirstStepError, Rates
+from loopwright.execution.trees import signature_of
+
+if TYPE_CHECKING:
+    from loopwright.trainer import Trainer
+
+
+class Stepping:
+    """Takes the training steps of one run.
+
+    Args:
+        trainer: The trainer, prepared for the run.
+        mode: How its steps are to be executed.
+        base: `Trainer`, whose own methods are known.
+    """
+
+    def __init__(self, trainer: Trainer, mode: StepMode, base: type) -> None:
+        self._trainer = trainer
+        self._mode = mode
+        self._base = base
+        self.report: StepReport | None = None
+        """What was chosen; None before the first batch of a run."""
+        self.step: Callable[[Any], Any] = self._first_step
+        """Runs a micro-batch, and returns what `train_step` returns."""
+        self._is_restored = False
+        self._programs: dict[tuple[Any, Any], StepProgram] = {}
+        self._rehearsed: Built | None = None
+        self._options: Any = None
+        self._rates: Rates | None = None
+        self._structure: Any = None
+        self._is_settled = False
+        self._forwards: dict[Any, tuple[Any, Callable[[Any], Any] | None]] = {}
+        self._forward_structure: Any = None
+        if mode in ("eager", "compile"):
+            self._adopt(StepReport(asked=mode, choice=mode, reason="it was asked for"))
+
+    def begin_epoch(self) -> None:
+        """Look again, before the next step, at what programs were made for."""
+        self._is_settled = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Hold what the mode needs during a run."""
+        compiles = self._mode == "compile"
+        with compiled_model(self._trainer.model, cache_folder()) if compiles else nullcontext():
+            yield
+
+    def evaluate(self, batch: Any) -> Any:
+        """Return what `calculate_eval_batch_loss` returns."""
+        return self._forward("calculate_eval_batch_loss", batch)
+
+    def predict(self, batch: Any) -> Any:
+        """Return what `calculate_prediction` returns."""
+        return self._forward("calculate_prediction", batch)
+
+    def begin_phase(self) -> None:
+        """Look again, before the next batch without gradients, at what programs were made for."""
+        self._forward_structure = None
+
+    def _forward(self, name: str, batch: Any) -> Any:
+        trainer = self._trainer
+        function: Callable[[Any], Any] = getattr(trainer, name)
+        if self._mode == "capture" or (self._mode == "auto" and self._captures):
+            program = self._forward_program(name, function, batch)
+            if program is not None:
+                return program(batch)
+        with trainer.autocast():
+            return function(batch)
+
+    @property
+    def _captures(self) -> bool:
+        return self.report is not None and self.report.choice == "capture"
+
+    def _forward_program(
+        self, name: str, function: Callable[[Any], Any], batch: Any
+    ) -> Callable[[Any], Any] | None:
+        """Return the program of batches like the first of its kind; None for others."""
+        trainer = self._trainer
+        if self._forward_structure is None:
+            structure = structure_of(trainer)
+            self._forward_structure = (structure, trainer.precision)
+        key, signature = (name, self._forward_structure), signature_of(batch)
+        if key not in self._forwards:
+            self._forwards[key] = (signature, self._build_forward(function, batch))
+        known, program = self._forwards[key]
+        return program if known == signature else None
+
+    def _build_forward(
+        self, function: Callable[[Any], Any], batch: Any
+    ) -> Callable[[Any], Any] | None:
+        try:
+            check_capturable(self._trainer, self._base)
+            return build_forward(self._trainer, function, batch)
+        except NotCapturableError as error:
+            if self._mode == "capture":
+                raise NotSupportedError(
+                    f"step_mode='capture' is not possible here: {error}. Use 'auto' or 'eager'."
+                ) from error
+            self._trainer.print(f"Evaluation and prediction run in eager mode: {error}")
+            return None
+
+    def state(self) -> dict[str, Any] | None:
+        """Return the choice for a checkpoint."""
+        return None if self.report is None else self.report.to_dict()
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Keep to the choice of a checkpoint."""
+        if state is not None and state["asked"] == self._mode:
+            self._is_restored = True
+            self._adopt(StepReport.from_dict(state))
+
+    def _adopt(self, report: StepReport) -> None:
+        self.report = report
+        eager = self._eager if self._trainer.precision != "fp32" else self._trainer.train_step
+        self.step = self._captured if report.choice == "capture" else eager
+
+    def _eager(self, batch: Any) -> Any:
+        with self._trainer.autocast():
+            return self._trainer.train_step(batch)
+
+    def _first_step(self, batch: Any) -> Any:
+        """Choose, with the first batch in hand, and take the step."""
+        trainer = self._trainer
+        if self._mode == "auto":
+            report, built = choose(trainer, batch, self._base)
+            trainer.print(f"Steps run in {report.choice} mode: {report.reason}")
+        else:
+            report, built = self._capture(batch)
+        if built is not None:
+            self._rates, self._rehearsed = built.rates, built
+        self._adopt(report)
+        trainer._keeper.log_steps(report)
+        return self.step(batch)
+
+    def _capture(self, batch: Any) -> tuple[StepReport, Built]:
+        trainer = self._trainer
+        try:
+            check_capturable(trainer, self._base)
+            built = rehearse(trainer, batch, Rates(trainer))
+        except NotCapturableError as error:
+            raise NotSupportedError(
+                f"step_mode='capture' is not possible here: {error}. Use 'auto', which says so "
+                "and goes on, or 'eager'."
+            ) from error
+        return (
+            StepReport(
+                asked="capture",
+                choice="capture",
+                reason="it was asked for",
+                reference=built.reference,
+                batch=repr(signature_of(batch)),
+            ),
+            built,
+        )
+
+    def _captured(self, batch: Any) -> Any:
+        trainer = self._trainer
+        if not self._is_settled:
+            self._settle()
+        if trainer.scheduler is not None and options_of(trainer.optimizer) != self._options:
+            return self._give_up(batch)
+        role = trainer._accumulation.role
+        program = None
+        if role is not None:
+            key = (signature_of(batch), role)
+            program = self._programs.get(key)
+            if program is None:
+                program = self._prepare(batch, key)
+        if program is None:
+            return self._eager(batch)
+        return program.run(trainer, batch)
+
+    def _settle(self) -> None:
+        """Forget programs that were made for another structure of model and optimizer.
+
+        That is looked at once an epoch, and before each step where code that is not of this
+        package runs between two steps.
+        """
+        trainer = self._trainer
+        if trainer._accumulation.num_waiting:
+            return
+        structure = structure_of(trainer)
+        if structure != self._structure:
+            self._structure = structure
+            self._programs.clear()
+            self._rates = self._rates or Rates(trainer)
+        self._options = options_of(trainer.optimizer)
+        self._is_settled = not others_run_between_steps(trainer)
+
+    def _prepare(self, batch: Any, key: Any) -> StepProgram | None:
+        """Return a program for a batch; None where the step has to be run line by line."""
+        assert self.report is not None
+        if repr(key[0]) != self.report.batch:
+            return None
+        trainer = self._trainer
+        built = self._rehearsed
+        if built is not None and built.settings != settings_of_step(trainer):
+            built = self._rehearsed = None
+        program = None if built is None else built.programs.get(key[1])
+        if built is not None and program is not None:
+            if not program.rebind(trainer):  # the state of optimizers is not there yet
+                self._is_settled = False
+                return None
+            self._programs[key] = built.programs.pop(key[1])
+            return program
+        assert self._rates is not None
+        try:
+            built = build(trainer, batch, self._rates)
+        except FirstStepError:
+            self._is_settled = False
+            return None
+        except NotCapturableError as error:
+            raise self._lost(error) from error
+        self._programs[key] = built.programs[key[1]]
+        return self._programs[key]
+
+    def _give_up(self, batch: Any) -> Any:
+        """Go on line by line where a schedule changes what programs hold as constants."""
+        now = options_of(self._trainer.optimizer)
+        names = {new[0] for new, old in zip(now, self._options, strict=True) if new != old}
+        reason = f"the schedule changes {', '.join(sorted(names))}, a constant of a captured step"
+        if self._mode == "capture":
+            raise NotSupportedError(f"step_mode='capture': {reason}. Use step_mode='eager'.")
+        self._adopt(StepReport(asked=self._mode, choice="eager", reason=reason))
+        self._trainer.print(f"Steps run in eager mode from here on: {reason}")
+        return self.step(batch)
+
+    def _lost(self, error: NotCapturableError) -> Exception:
+        if self._is_restored:
+            return CheckpointError(
+                f"The run was captured, and its program cannot be made again here: {error}. Resume "
+                "where it can, or with step_mode='eager' and allow_changes=True."
+            )
+        return NotSupportedError(
+            f"The step changed during the run, and cannot be captured any more: {error}. Use "
+            "step_mode='eager'."
+        )
+
+
+def others_run_between_steps(trainer: Trainer) -> bool:
+    """Whether code that is not of this package may change model or optimizer between steps."""
+    events = ("on_train_step_start", "on_train_step_end")
+    listeners = [each for name in events for each in trainer.callback_handler.listeners(name)]
+    owners = [getattr(each, "__func__", each).__module__ for each in listeners]
+    return any(not owner.startswith("loopwright.") for owner in owners)

@@ -1,0 +1,296 @@
+"""`auto` captures what is safe and pays, and says in one line why it does not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import MapData, Stream, same, tiny_data, tiny_model, tiny_trainer, weights
+from torch import nn
+
+from loopwright.errors import NotSupportedError
+from loopwright.events import TrainerCallback
+from loopwright.execution import auto, checking, stepping
+from loopwright.execution.stored import cache_folder
+from loopwright.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everything be tried, and short measurements do."""
+    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0))
+    monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
+    monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
+
+
+def train(
+    kind: type[Trainer] = Trainer, mode: str = "auto", data: Any = None, **options: Any
+) -> Any:
+    options.setdefault("model", tiny_model(dropout=0.3))
+    trainer = tiny_trainer(kind, step_mode=mode, device="cpu", **options)
+    torch.manual_seed(5)
+    trainer.train(data or tiny_data(32), 2, per_device_batch_size=8)
+    return trainer
+
+
+def test_what_is_safe_and_pays_is_captured(
+    uncompiled: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = train()
+    report = trainer.step_report
+    assert (report.asked, report.choice, report.reference) == ("auto", "capture", "float64")
+    assert report.gain > 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "mode" in line]
+    assert lines == [f"Steps run in capture mode: {report.reason}"]
+    for one, other in zip(weights(trainer), weights(train(mode="eager")), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class ReadsALoss(Trainer):
+    def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
+        output = super().calculate_train_batch_loss(batch)
+        if float(output["loss"].detach()) > 1e9:
+            raise ValueError("diverged")
+        return output
+
+
+class DropsSamples(Trainer):
+    def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
+        inputs, targets = batch
+        kept = inputs[:, 0] > -1
+        loss = nn.functional.cross_entropy(self.model(inputs[kept]), targets[kept])
+        return {"loss": loss, "batch_size": len(targets)}
+
+
+class LeavesTorch(Trainer):
+    """Goes through numpy, whose values a program would keep for ever."""
+
+    def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
+        output = super().calculate_train_batch_loss(batch)
+        output["loss"] = output["loss"] * torch.from_numpy(batch[0].numpy() ** 2).mean()
+        return output
+
+
+class Fails(Trainer):
+    calls = 0
+
+    def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
+        self.calls += 1
+        if torch.compiler.is_compiling():
+            raise RuntimeError("not for compilers")
+        return super().calculate_train_batch_loss(batch)
+
+
+class OwnBackward(Trainer):
+    def backward_step(self, loss: torch.Tensor) -> None:
+        super().backward_step(loss)
+
+
+class OwnStep(Trainer):
+    def optimizer_step(self) -> None:
+        super().optimizer_step()
+
+
+class NeedsEager(TrainerCallback):
+    needs_eager_steps = True
+
+
+class CountingSgd(torch.optim.SGD):
+    """Keeps a number in Python that every step changes."""
+
+    def step(self, closure: Any = None) -> Any:
+        group = self.param_groups[0]
+        group["weight_decay"] = group["weight_decay"] + 1e-3
+        return super().step(closure)
+
+
+CAUSES: dict[str, tuple[type[Trainer], str]] = {
+    "graph break": (ReadsALoss, "graph break.*value of a tensor"),
+    "data-dependent shape": (DropsSamples, "data-dependent shape"),
+    "disagreement": (LeavesTorch, "disagreement"),
+    "exception": (Fails, "exception while it was traced: RuntimeError: not for compilers"),
+    "backward_step": (OwnBackward, "OwnBackward.backward_step has to run in the middle"),
+    "optimizer_step": (OwnStep, "OwnStep.optimizer_step has to run in the middle"),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_each_cause_of_staying_eager(
+    name: str, uncompiled: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind, reason = CAUSES[name]
+    trainer = train(kind)
+    assert trainer.step_report.choice == "eager"
+    assert trainer.step_report.gain is None
+    capsys.readouterr()
+    expected = pytest.raises(NotSupportedError, match=f"(?s)not possible here: .*{reason}")
+    with expected:
+        train(kind, mode="capture")
+    eager = train(kind, mode="eager")
+    assert same(weights(trainer), weights(eager)), "what was tried left a trace"
+
+
+@pytest.mark.parametrize("name", ["module", "parameter", "optimizer", "callback", "python state"])
+def test_hooks_keep_a_run_eager(name: str, uncompiled: list[Any]) -> None:
+    def build(mode: str) -> Any:
+        model = tiny_model()
+        if name == "module":
+            model[1].register_forward_hook(lambda *args: None)
+        if name == "parameter":
+            model[0].weight.register_hook(lambda gradient: gradient)
+        kind = CountingSgd if name == "python state" else torch.optim.SGD
+        optimizer = kind(model.parameters(), lr=0.1)
+        if name == "optimizer":
+            optimizer.register_step_pre_hook(lambda *args: None)
+        callbacks = [NeedsEager] if name == "callback" else []
+        return Trainer(
+            model,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            callbacks,
+            step_mode=mode,  # type: ignore[arg-type]
+            device="cpu",
+            seed=1,
+        )
+
+    trainer = build("auto")
+    trainer.train(tiny_data(32), 2, per_device_batch_size=8)
+    assert trainer.step_report.choice == "eager"
+    expected = "no tensors" if name == "python state" else "in the middle of a step"
+    assert expected in trainer.step_report.reason
+    with pytest.raises(NotSupportedError, match=expected):
+        build("capture").train(tiny_data(32), 2, per_device_batch_size=8)
+
+
+def test_no_gain(uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "LEAST_GAIN", 1e9)
+    assert "no gain: a step takes" in train().step_report.reason
+
+
+def test_too_few_steps(uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "FEWEST_STEPS", 9)
+    assert "too few steps are left (8" in train().step_report.reason
+    monkeypatch.setattr(auto, "FEWEST_STEPS", 8)
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (60.0, 0.0))
+    assert "to save more than the 60 s of compiling" in train().step_report.reason
+    assert not uncompiled
+
+
+def test_an_unknown_number_of_steps(uncompiled: list[Any]) -> None:
+    assert "is not known" in train(data=Stream(32)).step_report.reason
+
+
+def test_the_check_sees_a_program_that_is_slightly_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gradient that is off by one part in a thousand is none that may be trusted."""
+
+    def spoil(graph: Any, inputs: Any, folder: Any) -> Any:
+        for node in graph.graph.nodes:
+            if "tanh_backward" in str(node.target):
+                with graph.graph.inserting_after(node):
+                    wrong = graph.graph.call_function(torch.ops.aten.mul.Tensor, (node, 1.001))
+                node.replace_all_uses_with(wrong)
+                wrong.args = (node, 1.001)
+        graph.recompile()
+        return graph
+
+    monkeypatch.setattr("loopwright.execution.building.compile_graph", spoil)
+    assert "disagreement: gradients 0 is off" in train().step_report.reason
+
+
+def test_the_check_sees_other_random_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draws_more(graph: Any, inputs: Any, folder: Any) -> Any:
+        return lambda *args: (torch.rand(1), graph(*args))[1]
+
+    monkeypatch.setattr("loopwright.execution.building.compile_graph", draws_more)
+    assert "other random numbers than eager" in train().step_report.reason
+
+
+def test_a_model_that_has_no_float64_is_checked_against_eager(uncompiled: list[Any]) -> None:
+    class Single(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.layer(inputs.float())
+
+    torch.manual_seed(1)
+    assert train(model=Single()).step_report.reference == "float32"
+    assert checking.TIMES_THE_ERROR == 10
+
+
+def test_a_decision_is_kept_and_used_without_measuring(
+    uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train()
+    train(ReadsALoss)
+    folder = cache_folder()
+    assert folder is not None
+    assert folder.stat().st_mode & 0o777 == 0o700
+    decisions = [json.loads(path.read_text()) for path in (folder / "decisions").iterdir()]
+    assert sorted(map(sorted, decisions)) == [["eager_seconds", "program_seconds"], ["refused"]]
+
+    def forbidden(*args: Any) -> Any:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(auto, "_measure", forbidden)
+    monkeypatch.setattr(auto, "_seconds_of", forbidden)
+    assert train().step_report.choice == "capture"
+    assert "found in an earlier run" in train(ReadsALoss).step_report.reason
+    with pytest.raises(AssertionError, match="measured again"):
+        train(model=tiny_model())  # another model decides anew
+
+
+def test_decisions_that_cannot_be_kept_are_made_again(
+    uncompiled: list[Any], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.write_text("a file where the folder should be")
+    assert cache_folder() is None
+    assert train().step_report.choice == "capture"
+    cache.unlink()
+    cache.mkdir()
+    (cache / "loopwright" / "steps").mkdir(parents=True)
+    (cache / "loopwright" / "steps").chmod(0o777)
+    assert cache_folder() is None, "a folder that others may write to is not trusted"
+
+
+def test_a_damaged_decision_is_made_again(uncompiled: list[Any]) -> None:
+    train()
+    folder = cache_folder()
+    assert folder is not None
+    (decision,) = (folder / "decisions").iterdir()
+    decision.write_text("{")
+    assert train().step_report.choice == "capture"
+
+
+def test_the_choice_is_made_before_step_1_and_the_steps_are_those_of_a_run_without_it(
+    uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noting(TrainerCallback):
+        def __init__(self) -> None:
+            self.choices: list[Any] = []
+
+        def on_train_step_end(self, trainer: Trainer, **kwargs: Any) -> None:
+            report = trainer.step_report
+            self.choices.append((report and report.choice, trainer.progress.step))
+
+    noting = Noting()
+    train(callbacks=[noting], data=MapData(32))
+    assert noting.choices == [("capture", step) for step in range(8)]
+
+
+def test_deterministic_runs_are_eager_unless_a_mode_is_named() -> None:
+    assert tiny_trainer(deterministic=True).step_mode == "eager"
+    assert tiny_trainer(deterministic=True, step_mode="capture").step_mode == "capture"
+
+
+def test_steps_of_an_eager_run_are_those_of_the_trainer_itself() -> None:
+    trainer = train(mode="eager")
+    assert trainer._stepping.step == trainer.train_step
+    assert trainer.step_report.reason == "it was asked for"
+    assert isinstance(trainer._stepping, stepping.Stepping)

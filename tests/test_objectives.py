@@ -6,19 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 for _package in ("pydantic", "sklearn", "yaml", "matplotlib"):
     pytest.importorskip(_package)
 
 from tiny import tiny_data, tiny_trainer  # noqa: E402
 
-from loopwright.callbacks import ReconstructionsCallback, TrainingPlotsCallback  # noqa: E402
+from loopwright.callbacks import TrainingPlotsCallback  # noqa: E402
 from loopwright.errors import NotSupportedError  # noqa: E402
 from loopwright.experiment import Experiment  # noqa: E402
+from loopwright.models import vae  # noqa: E402
 from loopwright.problems import ProblemsError  # noqa: E402
 from loopwright.report import render_report  # noqa: E402
 from loopwright.run_record import read_run  # noqa: E402
-from loopwright.trainers import AutoencoderInferrer  # noqa: E402
+from loopwright.trainers import (  # noqa: E402
+    AutoencoderInferrer,
+    LatentSpaceCallback,
+    ReconstructionsCallback,
+    SamplesCallback,
+    VaeTrainer,
+)
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "vae.yaml"
 
@@ -44,16 +52,15 @@ def declared(**training: Any) -> dict[str, Any]:
 
 
 def test_the_example_learns_and_shows_its_pictures() -> None:
-    experiment = Experiment.from_yaml(EXAMPLE, ["model.training.epochs=4", "run.threads=1"])
+    experiment = Experiment.from_yaml(EXAMPLE, ["model.training.epochs=2", "run.threads=1"])
     results = experiment.train()
-    losses = [
-        row.metrics["train_loss_epoch"] for row in read_run(results["run_folder"]).metrics[:4]
-    ]
-    assert losses[-1] < 0.8 * losses[0]
+    losses = [loss for _, loss in read_run(results["run_folder"]).curves()["train_loss_epoch"]]
+    assert losses[-1] < 0.9 * losses[0]
     assert set(results["metrics"]) == {"train_loss_epoch", "eval_loss_epoch", "test_loss"}
     pictures = {path.name for path in (results["run_folder"] / "pictures").iterdir()}
-    epochs = {f"reconstructions-{epoch:04d}.png" for epoch in range(1, 5)}
-    assert pictures == epochs | {"losses.svg", "schedule-lr.svg"}
+    epochs = {f"reconstructions-{epoch:04d}.png" for epoch in (1, 2)}
+    epochs |= {f"samples-{epoch:04d}.png" for epoch in (1, 2)}
+    assert pictures == epochs | {"losses.svg", "schedule-lr.svg", "latent-space.png"}
     page = (results["run_folder"] / "report.html").read_text()
     shown = re.findall(
         r'<img alt="([\w-]+)" src="data:image/(?:png|svg\+xml);base64,([^"]+)">', page
@@ -118,6 +125,37 @@ def test_arguments_reach_the_objective() -> None:
     assert losses[1] > 2 * losses[0]
 
 
+def test_pictures_change_nothing() -> None:
+    """Drawing takes nothing from the run: its random draws and its weights stay."""
+    values = declared(objective="vae", epochs=2)
+    values["model"]["model"]["type"] = "vae"
+    plain = Experiment.from_dict(values).train("plain")["metrics"]
+    values["run"]["callbacks"] = ["reconstructions", "samples", "latent_space", "training_plots"]
+    assert Experiment.from_dict(values).train("drawn")["metrics"] == plain
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_the_latent_space_shows_the_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: bool
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "loopwright.trainers.pictures.save_figure", lambda ax, path: drawn.append(ax)
+    )
+    model = vae([1, 2, 2], code_size=3, hidden=[4])
+    images = torch.rand(20, 1, 2, 2)
+    data = (images, torch.arange(20) % 2) if labels else images
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    callbacks = [LatentSpaceCallback()]
+    trainer = VaeTrainer(model, None, optimizer, callbacks, run_dir=tmp_path / "run")
+    trainer.train(data, 1)
+    codes = model.encode(images).detach()
+    shown = torch.tensor(drawn[0].collections[0].get_offsets())
+    kept = codes.var(dim=0).argsort()[1:].sort().values
+    torch.testing.assert_close(shown.float(), codes[:, kept])
+    assert (drawn[0].get_legend() is not None) == labels
+
+
 def test_pictures_need_a_folder() -> None:
     trainer = tiny_trainer(callbacks=[TrainingPlotsCallback()])
     with pytest.raises(ValueError, match=r"Pictures need a folder.*run_dir"):
@@ -125,8 +163,9 @@ def test_pictures_need_a_folder() -> None:
 
 
 def test_pictures_are_of_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_samples is 0"):
-        ReconstructionsCallback(0)
+    for kind in (ReconstructionsCallback, SamplesCallback):
+        with pytest.raises(ValueError, match="num_samples is 0"):
+            kind(0)
     trainer = tiny_trainer(callbacks=[ReconstructionsCallback()], run_dir=tmp_path / "run")
     with pytest.raises(ValueError, match=r"shape \(3,\); pictures are drawn of images"):
         trainer.train(tiny_data(), 1)

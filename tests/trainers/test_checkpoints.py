@@ -69,6 +69,21 @@ def test_going_on_in_the_middle_of_an_epoch(kind: Any, options: dict[str, Any]) 
         assert whole.best_acc == resumed.best_acc
 
 
+def test_the_batch_size_stays_within_an_epoch() -> None:
+    trainer = make(save_every=1)
+    trainer.train()
+    trainer.load_checkpoint("checkpoint/ck_epoch_1_iter_5")
+    trainer.set_batch_size(3)
+    with pytest.raises(ValueError, match=r"in the middle|from the middle of an epoch with .*=4"):
+        trainer.train()
+    trainer.set_batch_size(4)
+    trainer.train()
+    trainer.set_num_epochs(3)
+    trainer.set_batch_size(3)
+    trainer.train()
+    assert trainer.cur_epoch == 3
+
+
 def test_going_on_after_an_epoch_of_plain_code() -> None:
     """L-04, L-35: exact from the end of an epoch."""
     whole = make(PlainLoop, tiny_model(dropout=0.5), num_epochs=3)

@@ -4,7 +4,7 @@ from loopwright.callbacks.early_stopping import EarlyStoppingCallback
 from loopwright.callbacks.ema import ModelEmaCallback
 from loopwright.callbacks.evaluation import StepBasedEvaluationCallback
 from loopwright.callbacks.metrics import MetricsCallback
-from loopwright.callbacks.pictures import ReconstructionsCallback, TrainingPlotsCallback
+from loopwright.callbacks.pictures import TrainingPlotsCallback
 from loopwright.callbacks.saving import SaveBestModelCallback, SaveTrainingStateCallback
 from loopwright.callbacks.sync_batch_norm import ConvertSyncBatchNormCallback
 from loopwright.callbacks.wsd import WSDCheckpointCallback
@@ -36,7 +36,6 @@ __all__ = [
     "PrintMetricsCallback",
     "PrintProgressCallback",
     "ProgressBarCallback",
-    "ReconstructionsCallback",
     "SaveBestModelCallback",
     "SaveTrainingStateCallback",
     "StepBasedEvaluationCallback",

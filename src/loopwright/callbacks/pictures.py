@@ -1,15 +1,13 @@
-"""Pictures of a run, which its report shows: plots of the training, and reconstructed samples."""
+"""Plots of a training, which the report of its run shows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from loopwright.events import TrainerCallback
 from loopwright.extras import require_installed
-from loopwright.plots import new_axes, plot_accuracy, plot_losses, plot_schedule, save_figure
+from loopwright.plots import plot_accuracy, plot_losses, plot_schedule, save_figure
 from loopwright.run_record import PICTURES_FOLDER
 from loopwright.schedulers import FunctionScheduler, SchedulerList
 
@@ -59,47 +57,6 @@ class TrainingPlotsCallback(TrainerCallback):
         save_figure(ax, folder / f"schedule-{field}.svg")
 
 
-class ReconstructionsCallback(TrainerCallback):
-    """Draws samples and what an autoencoder makes of them after each epoch.
-
-    The samples are the first of the evaluation data, or of the training data where there is none;
-    images of shape [height, width] or [1, height, width].
-
-    Args:
-        num_samples: How many.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-
-    def __init__(self, num_samples: int = 8) -> None:
-        require_installed(("matplotlib",), "plots")
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
-        self.num_samples = num_samples
-
-    def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
-        samples = _first(data, self.num_samples)
-        outputs = trainer.predict(samples, per_device_batch_size=self.num_samples)
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        rows = torch.cat([samples, torch.sigmoid(logits)])
-        if rows.ndim == 4:
-            rows = rows.squeeze(1)
-        if rows.ndim != 3:
-            raise ValueError(
-                f"A sample has the shape {tuple(samples.shape[1:])}; pictures are drawn of images "
-                "of shape [height, width] or [1, height, width]."
-            )
-        ax = new_axes((0.8 * self.num_samples, 1.8))
-        above, below = (torch.cat(list(part), dim=1) for part in rows.chunk(2))
-        ax.imshow(torch.cat([above, below]).numpy(), cmap="gray", vmin=0, vmax=1)
-        epoch = trainer.run_history.current_epoch
-        ax.set_title(f"samples and reconstructions, epoch {epoch}", fontsize=9)
-        ax.set_axis_off()
-        save_figure(ax, pictures_of(trainer) / f"reconstructions-{epoch:04d}.png")
-
-
 def pictures_of(trainer: Trainer) -> Path:
     """Return the folder of a run's pictures, made if need be.
 
@@ -116,12 +73,3 @@ def pictures_of(trainer: Trainer) -> Path:
 def _functions_in(scheduler: Any) -> list[FunctionScheduler]:
     schedulers = scheduler.schedulers if isinstance(scheduler, SchedulerList) else [scheduler]
     return [each for each in schedulers if isinstance(each, FunctionScheduler)]
-
-
-def _first(data: Any, count: int) -> torch.Tensor:
-    if isinstance(data, torch.Tensor):
-        return data[:count]
-    if isinstance(data, tuple) and isinstance(data[0], torch.Tensor):
-        return data[0][:count]
-    samples = [data[index] for index in range(min(count, len(data)))]
-    return torch.stack([each[0] if isinstance(each, (list, tuple)) else each for each in samples])

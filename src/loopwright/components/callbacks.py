@@ -6,6 +6,7 @@ from collections.abc import Callable
 from loopwright import callbacks as shipped
 from loopwright.events import TrainerCallback
 from loopwright.registry import Registry
+from loopwright.trainers import pictures
 
 callbacks: Registry[Callable[..., TrainerCallback]] = Registry("callback")
 
@@ -29,8 +30,8 @@ def _name_of(kind: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", stem).lower()
 
 
-for _kind in shipped.__all__:
-    _part = getattr(shipped, _kind)
+_parts = {kind: getattr(home, kind) for home in (shipped, pictures) for kind in home.__all__}
+for _kind, _part in _parts.items():
     if (
         isinstance(_part, type)
         and issubclass(_part, TrainerCallback)

@@ -13,6 +13,11 @@ from loopwright.trainers.autoencoders import (
 from loopwright.trainers.classification import ClassificationTrainer
 from loopwright.trainers.inferrer import Inferrer
 from loopwright.trainers.options import ClassificationOptions
+from loopwright.trainers.pictures import (
+    LatentSpaceCallback,
+    ReconstructionsCallback,
+    SamplesCallback,
+)
 from loopwright.trainers.wrapper import ModelWrapper
 
 __all__ = [
@@ -22,7 +27,10 @@ __all__ = [
     "ClassificationTrainer",
     "DenoisingAutoencoderTrainer",
     "Inferrer",
+    "LatentSpaceCallback",
     "ModelWrapper",
+    "ReconstructionsCallback",
+    "SamplesCallback",
     "VaeTrainer",
     "corrupt",
     "gaussian_kl",

@@ -165,7 +165,8 @@ class ClassificationTrainer(Accessors):
                 gone on from without it.
 
         Raises:
-            ValueError: There is no model, or no data to train on.
+            ValueError: There is no model, or no data to train on; or the batch size was changed in
+                the middle of an epoch.
         """
         for name in ("model", "train_dataset"):
             if getattr(self, name) is None:
@@ -178,6 +179,7 @@ class ClassificationTrainer(Accessors):
             self.cur_epoch = state["current_epoch"] - 1
         if self.cur_epoch >= self.num_epochs:
             return
+        self._check_batch_size(state)
         epochs_left = self.num_epochs - self.cur_epoch
         if state is None:
             self.trainer.run_history._set_epoch(self.cur_epoch + 1)
@@ -195,6 +197,17 @@ class ClassificationTrainer(Accessors):
             resume=resume if state is None else "memory",
             allow_changes=True,
         )
+
+    def _check_batch_size(self, state: Mapping[str, Any] | None) -> None:
+        """Refuse to go on at a batch's number where batches were of another size."""
+        if state is None or state["progress"]["micro_batch"] == 0:
+            return
+        then = state["settings"]["per_device_batch_size"]
+        if then != self.batch_size:
+            raise ValueError(
+                f"The checkpoint is from the middle of an epoch with batch_size={then}, and now it "
+                f"is {self.batch_size}. Set it back, or go on from the end of an epoch."
+            )
 
     def _state_to_go_on_from(self) -> Mapping[str, Any] | None:
         """Return the state of the run before, or of a checkpoint; None for a new run."""

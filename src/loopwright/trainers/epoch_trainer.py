@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loopwright.callbacks import MetricsCallback
+from loopwright.callbacks.metrics import MetricsCallback
 from loopwright.default_callbacks import MoveModulesToDeviceCallback, TerminateOnNaNCallback
 from loopwright.events import TrainerCallback
 from loopwright.loaders import EpochLoader

@@ -1,0 +1,133 @@
+"""Pictures of what an autoencoder makes, which the report of its run shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loopwright.callbacks.pictures import pictures_of
+from loopwright.events import TrainerCallback
+from loopwright.extras import require_installed
+from loopwright.plots import new_axes, save_figure
+from loopwright.trainers.autoencoders import AutoencoderInferrer
+
+if TYPE_CHECKING:
+    from loopwright.trainer import Trainer
+
+__all__ = ["LatentSpaceCallback", "ReconstructionsCallback", "SamplesCallback"]
+
+
+class ReconstructionsCallback(TrainerCallback):
+    """Draws samples and what an autoencoder makes of them after each epoch.
+
+    The samples are the first of the evaluation data, or of the training data where there is none;
+    images of shape [height, width] or [1, height, width].
+
+    Args:
+        num_samples: How many.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+
+    def __init__(self, num_samples: int = 8) -> None:
+        require_installed(("matplotlib",), "plots")
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
+        self.num_samples = num_samples
+
+    def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
+        samples = _first(data, self.num_samples)
+        outputs = trainer.predict(samples, per_device_batch_size=self.num_samples)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        _draw(trainer, "reconstructions", [samples, torch.sigmoid(logits)])
+
+
+class SamplesCallback(TrainerCallback):
+    """Draws samples that a model makes of random codes after each epoch, always of the same codes.
+
+    The model has `decode`, which takes codes [samples, code_size] and returns logits, and
+    `code_size`, as those of `loopwright.models` have.
+
+    Args:
+        num_samples: How many.
+        seed: Decides the codes.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+
+    def __init__(self, num_samples: int = 8, seed: int = 0) -> None:
+        require_installed(("matplotlib",), "plots")
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
+        self.num_samples = num_samples
+        self.seed = seed
+
+    def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        inferrer = AutoencoderInferrer(trainer.get_model())
+        inferrer.device = trainer.device
+        samples = inferrer.generate(self.num_samples, seed=self.seed).cpu()
+        _draw(trainer, "samples", [samples])
+
+
+class LatentSpaceCallback(TrainerCallback):
+    """Draws the codes of the evaluation data at the end of a run, coloured by their labels.
+
+    Of codes with more than two numbers the two with the largest variance are drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+
+    def __init__(self) -> None:
+        require_installed(("matplotlib",), "plots")
+
+    def on_training_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
+        samples, labels = _first(data, 2000), _labels(data, 2000)
+        inferrer = AutoencoderInferrer(trainer.get_model())
+        inferrer.device = trainer.device
+        codes = inferrer.encode(samples).cpu()
+        shown = codes[:, codes.var(dim=0).argsort(descending=True)[:2].sort().values]
+        ax = new_axes((4.8, 4.8))
+        if labels is None:
+            ax.scatter(*shown.T.numpy(), s=6)
+        else:
+            points = ax.scatter(*shown.T.numpy(), c=labels, s=6, cmap="tab10")
+            ax.legend(*points.legend_elements(), fontsize=7)
+        save_figure(ax, pictures_of(trainer) / "latent-space.png")
+
+
+def _draw(trainer: Trainer, name: str, rows: list[torch.Tensor]) -> None:
+    """Draw rows of images, values from 0 to 1, into a picture named for the epoch."""
+    images = [row.squeeze(1) if row.ndim == 4 else row for row in rows]
+    if any(row.ndim != 3 for row in images):
+        raise ValueError(
+            f"A sample has the shape {tuple(rows[0].shape[1:])}; pictures are drawn of images of "
+            "shape [height, width] or [1, height, width]."
+        )
+    ax = new_axes((0.8 * len(rows[0]), 0.9 * len(rows)))
+    grid = torch.cat([torch.cat(list(row), dim=1) for row in images])
+    ax.imshow(grid.numpy(), cmap="gray", vmin=0, vmax=1)
+    ax.set_axis_off()
+    epoch = trainer.run_history.current_epoch
+    save_figure(ax, pictures_of(trainer) / f"{name}-{epoch:04d}.png")
+
+
+def _first(data: Any, count: int) -> torch.Tensor:
+    if isinstance(data, torch.Tensor):
+        return data[:count]
+    if isinstance(data, tuple) and isinstance(data[0], torch.Tensor):
+        return data[0][:count]
+    samples = [data[index] for index in range(min(count, len(data)))]
+    return torch.stack([each[0] if isinstance(each, (list, tuple)) else each for each in samples])
+
+
+def _labels(data: Any, count: int) -> Any:
+    """Return the classes of samples; None where there are none."""
+    if not isinstance(data, tuple) or len(data) < 2 or data[1].is_floating_point():
+        return None
+    return data[1][:count].numpy()

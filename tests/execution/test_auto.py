@@ -165,6 +165,11 @@ def test_hooks_keep_a_run_eager(name: str, uncompiled: list[Any]) -> None:
         build("capture").train(tiny_data(32), 2, per_device_batch_size=8)
 
 
+def test_a_compiled_model_keeps_a_run_eager() -> None:
+    model = torch.compile(tiny_model(), backend="eager")
+    assert "torch.compile already" in train(model=model).step_report.reason
+
+
 def test_no_gain(uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "LEAST_GAIN", 1e9)
     assert "no gain: a step takes" in train().step_report.reason

@@ -110,6 +110,7 @@ def make_trainer(
     num_optimizers: int = 1,
     policy: CheckpointPolicy | None = None,
     compiled: bool = False,
+    step_mode: Any = "eager",
 ) -> Trainer:
     """Return the trainer of the task."""
     torch.set_num_threads(1)
@@ -125,7 +126,8 @@ def make_trainer(
         model = torch.compile(model, backend=backend)
     policy = policy or CheckpointPolicy(every_steps=7)
     loss = nn.CrossEntropyLoss()
-    return cls(model, loss, optimizer, callbacks, run_dir=folder, checkpoint=policy, seed=11)
+    kept: dict[str, Any] = {"run_dir": folder, "checkpoint": policy}
+    return cls(model, loss, optimizer, callbacks, seed=11, step_mode=step_mode, **kept)
 
 
 def run(
@@ -139,8 +141,12 @@ def run(
     quiet: bool = True,
     compiled: bool = False,
     stop_when_save_fails: bool = False,
+    step_mode: str = "eager",
+    cache: str | None = None,
 ) -> Trainer:
-    """Run the task, or go on with it."""
+    """Run the task, or go on with it; `cache` is where compiled steps are kept."""
+    if cache is not None:
+        os.environ["XDG_CACHE_HOME"] = cache
     trainer = make_trainer(
         folder,
         *callbacks,
@@ -148,6 +154,7 @@ def run(
         num_optimizers=num_optimizers,
         policy=CheckpointPolicy(every_steps=every_steps, stop_when_save_fails=stop_when_save_fails),
         compiled=compiled,
+        step_mode=step_mode,
     )
     if quiet:
         trainer.print = lambda *args, **kwargs: None  # type: ignore[method-assign]

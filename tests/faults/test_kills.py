@@ -89,3 +89,15 @@ def test_every_pair_of_factors(
         first = server.run("train", folder=folder, kill_at=steps[0], num_workers=workers, **options)
         assert first["signal"] == signal.SIGKILL, first
         check(server, folder, whole, steps[1:], num_workers=later, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["capture", "compile"])
+def test_every_step_mode(
+    mode: str, server: Server, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Killed before its program is there, in the middle of an epoch and of an update, and late."""
+    cache = str(tmp_path_factory.getbasetemp() / "cache")
+    options = {"step_mode": mode, "cache": cache, "data": "memory", "accumulation": 2}
+    whole = reference(server, tmp_path, **options)
+    check(server, tmp_path / "killed", whole, [1, 30, 61], **options)

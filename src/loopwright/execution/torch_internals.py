@@ -133,15 +133,20 @@ def compiled_model(model: Any, folder: Path | None) -> Iterator[None]:
 def _code_in(folder: Path | None) -> Iterator[None]:
     """Let compiled code be kept in a folder, unless the user chose one for torch."""
     name = "TORCHINDUCTOR_CACHE_DIR"
-    if name in os.environ:
+    default = find("torch._inductor.runtime.cache_dir_utils", "default_cache_dir")
+    before = os.environ.get(name)
+    if before is not None and (default is None or before != default()):
         yield
         return
+    # Torch writes its own default into the environment when it is first asked for.
     chosen = str(folder) if folder is not None else tempfile.mkdtemp(prefix="loopwright-")
     os.environ[name] = chosen
     try:
         yield
     finally:
-        os.environ.pop(name, None)
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
         if folder is None:
             shutil.rmtree(chosen, ignore_errors=True)
 

@@ -164,7 +164,7 @@ MUTATIONS = [
     ("run.step_mode=captured", "run.step_mode", None),
     ("tracking.trackers=[mlflow]", "tracking.trackers", None),
     ("dataset.data_augmentors=[flip]", "dataset.data_augmentors", None),
-    ("dataset.chunk_size=10", "dataset.chunk_size", None),
+    ("dataset.chunk_size=0", "dataset.chunk_size", None),
     # overrides that are none
     ("epochs", "epochs", None),
     ("model.training.epochs.more=1", "model.training.epochs.more", None),

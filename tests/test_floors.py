@@ -82,6 +82,7 @@ FLOORS = {
     "inputs.py": 4,
     "models/": 4,
     "plots.py": 4,
+    "preprocessors/": 4,
     "problems.py": 4,
     "trainers/": 4,
     "rate_finder.py": 4,

@@ -46,6 +46,7 @@ MODULES = (
     "loopwright.stages",
     "loopwright.registry",
     "loopwright.datasets",
+    "loopwright.preprocessors",
     "loopwright.models",
     "loopwright.components",
     "loopwright.results",

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from loopwright.checkpoint import read_manifest, read_state, write_aside, write_state
-from loopwright.components.preprocessors import preprocessors
-from loopwright.datasets import Array, ClassLabel
+from loopwright.datasets import Array, ClassLabel, Samples
 from loopwright.environment import describe_environment
 from loopwright.errors import ArtifactError, CheckpointError
 from loopwright.fitted import Fitted
 from loopwright.models import build_model
+from loopwright.preprocessors import preprocessors
+from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.training_state import check_fits
 
 __all__ = ["Artifact", "read_artifact", "write_artifact"]
@@ -50,7 +50,7 @@ class Artifact:
     """The values that declared the experiment."""
     about: dict[str, Any]
     """Format, time, versions, licence."""
-    sample: Tensor
+    sample: Samples
     """Raw samples, for which it was seen to predict what it did when it was saved."""
 
 
@@ -58,7 +58,7 @@ def write_artifact(
     path: str | os.PathLike[str],
     fitted: Fitted,
     spec: Mapping[str, Any],
-    sample: Tensor,
+    sample: Samples,
     *,
     licence: str | None = None,
 ) -> None:
@@ -87,7 +87,7 @@ def write_artifact(
         },
         "spec": dict(spec),
         "features": _describe(fitted.features),
-        "inputs": _describe(Array(tuple(inputs.shape[1:]), inputs.dtype)),
+        "inputs": _describe(Pipeline(fitted.preprocessors).described_as(fitted.features, inputs)),
         "labels": _describe(fitted.labels),
         "loss": fitted.loss,
         "batch_size": fitted.batch_size,
@@ -267,18 +267,24 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo], size: int) -> Non
 
 def _describe(info: Array) -> dict[str, Any]:
     described = {each.name: getattr(info, each.name) for each in fields(info)}
-    described["dtype"] = str(info.dtype).removeprefix("torch.")
+    is_text = info.dtype is str
+    described["dtype"] = "text" if is_text else str(info.dtype).removeprefix("torch.")
     return {"kind": type(info).__name__, **described}
 
 
 def _array(described: Mapping[str, Any]) -> Array:
     kinds = {kind.__name__: kind for kind in (Array, ClassLabel)}
     values = {key: value for key, value in described.items() if key != "kind"}
-    dtype = getattr(torch, values["dtype"])
-    if not isinstance(dtype, torch.dtype):
+    values = {key: _as_tuples(value) for key, value in values.items()}
+    dtype = str if values["dtype"] == "text" else getattr(torch, values["dtype"])
+    if dtype is not str and not isinstance(dtype, torch.dtype):
         raise ValueError(f"{values['dtype']!r} is no type of numbers")
     values["dtype"] = dtype
     return kinds[described["kind"]](**values)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _card(state: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ LoopwrightError
 ├── CheckpointError      (a ValueError)          a saved state cannot be used
 ├── ArtifactError        (a ValueError)          a saved experiment cannot be used
 ├── OutOfMemoryError     (a MemoryError)         a run needs more memory than there is
+├── DownloadError        (an OSError)            a file cannot be fetched or unpacked
 ├── RunInterrupted                               a signal ended a run, which saved and can go on
 └── NotSupportedError    (a NotImplementedError) a known thing that this version does not do
 
@@ -42,6 +43,10 @@ class ArtifactError(LoopwrightError, ValueError):
 
 class OutOfMemoryError(LoopwrightError, MemoryError):
     """Tells what was in memory when it was not enough, and what to lower."""
+
+
+class DownloadError(LoopwrightError, OSError):
+    """Tells why a file was not fetched or unpacked, and what is kept of it."""
 
 
 class RunInterrupted(LoopwrightError):

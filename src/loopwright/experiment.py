@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,8 @@ from loopwright.callbacks import MetricsCallback
 from loopwright.components.optimizers import build_optimizer
 from loopwright.components.schedules import build_schedule
 from loopwright.config_file import ConfigSource, apply_overrides, read_config_file
-from loopwright.datasets import Array, ClassLabel
+from loopwright.datasets import Array, ClassLabel, Samples
+from loopwright.datasets.downloads import DownloadManager, cache_folder
 from loopwright.datasets.splits import split_indices
 from loopwright.default_callbacks import MoveModulesToDeviceCallback, TerminateOnNaNCallback
 from loopwright.environment import describe_environment
@@ -42,6 +44,7 @@ from loopwright.experiment_config import (
 )
 from loopwright.experiment_parts import (
     Parts,
+    add_model,
     default_loss,
     first_line,
     make_parts,
@@ -52,6 +55,7 @@ from loopwright.fitted import Fitted
 from loopwright.forensics import Replay, replay
 from loopwright.history import InMemoryRunHistory
 from loopwright.placeholders import replace_trainer_placeholder_values
+from loopwright.preprocessors.pipeline import Pipeline, Preparation
 from loopwright.problems import Problem
 from loopwright.resuming import EarlierRun, differences, find_run, refuse_changes
 from loopwright.run_folder import RunFolder, new_run_path, read_run
@@ -168,7 +172,7 @@ class Experiment:
         self.spec: ExperimentSpec = _settle(spec)
         self._components = dict(components or {})
         self._fitted: Fitted | None = None
-        self._sample: Tensor | None = None
+        self._sample: Samples | None = None
         self.run_folder: Path | None = None
         """The folder of the last training."""
 
@@ -226,6 +230,7 @@ class Experiment:
         *,
         resume: bool = False,
         allow_changes: bool = False,
+        dl_manager: DownloadManager | None = None,
     ) -> dict[str, Any]:
         """Train the model, tests it, and leaves a run folder with all that was found.
 
@@ -242,6 +247,8 @@ class Experiment:
                 complete run it returns the results.
             allow_changes: goes on although the run began with another configuration, and so ends
                 with other weights than either alone would give.
+            dl_manager: fetches what the data set needs; one that keeps files in the user's cache
+                where it is left out.
 
         Returns:
             `metrics` (the latest of each, those of the test part with the prefix `test_`),
@@ -269,7 +276,7 @@ class Experiment:
         with preserved_random_states(), threads, stages.whole(), ExitStack() as held:
             if earlier is not None:
                 held.enter_context(locked(earlier.path))
-            parts, data = self._prepare(stages)
+            parts, data = self._prepare(stages, held, dl_manager=dl_manager)
             raise_problems(self._fit_problems(parts, data), self._source)
             path = self._folder_path(earlier, runs)
             held.enter_context(locked(path))
@@ -285,9 +292,10 @@ class Experiment:
                 _log_evaluation(folder, trainer)
             folder.add_metrics(tested)
         results = self._collect(folder.path, stages)
+        assert parts.source is not None
         self.model.model = trainer.model
         self._fitted = self._as_fitted(parts, trainer.model, results["metrics"])
-        self._sample = parts.source.tensors()[0][:4].clone()
+        self._sample = parts.source.read(0, min(4, len(parts.source)))[0]
         return results
 
     def evaluate(self) -> dict[str, float]:
@@ -299,8 +307,9 @@ class Experiment:
             NotFittedError: nothing was trained or loaded.
         """
         fitted = self._require_fitted("evaluate")
-        with preserved_random_states(), _cpu_threads(self.spec.run.threads):
-            parts, data = self._prepare(Stages(), fitted)
+        threads = _cpu_threads(self.spec.run.threads)
+        with preserved_random_states(), threads, ExitStack() as held:
+            parts, data = self._prepare(Stages(), held, fitted)
             parts.model = fitted.model
             return self._test(self._make_trainer(parts, None, ()), data)
 
@@ -319,8 +328,9 @@ class Experiment:
         """
         from loopwright.rate_finder import LogFinder
 
-        with preserved_random_states(), _cpu_threads(self.spec.run.threads):
-            parts, data = self._prepare(Stages())
+        threads = _cpu_threads(self.spec.run.threads)
+        with preserved_random_states(), threads, ExitStack() as held:
+            parts, data = self._prepare(Stages(), held)
             raise_problems(self._fit_problems(parts, data), self._source)
             validation = data.get("validation")
             has_classes = validation is not None and isinstance(parts.labels, ClassLabel)
@@ -350,7 +360,7 @@ class Experiment:
         """
         run = self.spec.run
         with preserved_random_states(), _cpu_threads(run.threads):
-            parts, problems = make_parts(self.spec, self.dataset.dataset)
+            parts, problems = make_parts(self.spec, lambda: self.dataset.dataset)
             raise_problems(problems, self._source)
             trainer = parts.make_trainer(
                 parts.model,
@@ -439,25 +449,40 @@ class Experiment:
 
     def _as_fitted(self, parts: Parts, model: nn.Module, metrics: Mapping[str, float]) -> Fitted:
         training = self.spec.model.training
+        assert parts.source is not None
         return Fitted(
             model,
-            parts.features,
+            parts.source.features_info,
             parts.labels,
-            parts.preprocessors,
+            list(parts.pipeline.steps),
             loss=(training.objective or training.loss or default_loss(parts.labels)).type,
             batch_size=training.batch_size,
             device=self.spec.run.device,
             metrics=metrics,
         )
 
-    def _prepare(self, stages: Stages, fitted: Fitted | None = None) -> tuple[Parts, _Data]:
-        """Make the parts, and the rows that they get."""
+    def _prepare(
+        self,
+        stages: Stages,
+        held: ExitStack,
+        fitted: Fitted | None = None,
+        dl_manager: DownloadManager | None = None,
+    ) -> tuple[Parts, _Data]:
+        """Make the parts, and the rows that they get; files for those last as long as `held`."""
         set_seed(_seed_of(self.spec))
-        parts, problems = make_parts(self.spec, self.dataset.dataset)
+        parts, problems = make_parts(self.spec, lambda: self.dataset.dataset)
         raise_problems(problems, self._source)
+        assert parts.source is not None, "a data set that cannot be made is a problem"
         if fitted is not None:
-            parts.preprocessors = fitted.preprocessors
-        return parts, self._prepare_data(parts, stages, fits=fitted is None)
+            parts.pipeline = Pipeline(fitted.preprocessors)
+        with stages.stage("download_and_prepare_data"):
+            parts.source.download_and_prepare(dl_manager)
+        data = self._prepare_data(parts, stages, held, fits=fitted is None)
+        if None in parts.features.shape and fitted is None:
+            info = parts.source.features_info
+            parts.features = parts.pipeline.described_as(info, data["train"][0])
+            raise_problems(add_model(parts, self.spec), self._source)
+        return parts, data
 
     def _find_earlier(self, runs: Path, allow_changes: bool) -> tuple[EarlierRun | None, bool]:
         """Return the run to go on with, and whether it began with another configuration.
@@ -478,24 +503,23 @@ class Experiment:
         refuse_changes(earlier, changes, allow_changes=allow_changes)
         return earlier, bool(changes)
 
-    def _prepare_data(self, parts: Parts, stages: Stages, *, fits: bool) -> _Data:
+    def _prepare_data(self, parts: Parts, stages: Stages, held: ExitStack, *, fits: bool) -> _Data:
         spec = self.spec.dataset
-        with stages.stage("download_and_prepare_data"):
-            parts.source.download_and_prepare()
-        with stages.stage("load_data"):
-            features, labels = parts.source.tensors()
-            if spec.one_hot and isinstance(parts.labels, ClassLabel):
-                labels = functional.one_hot(labels, parts.labels.num_classes).to(features.dtype)
-            seed = spec.seed if spec.seed is not None else _seed_of(self.spec)
-            rows = self._split(len(features), seed)
-            split = {name: (features[index], labels[index]) for name, index in rows.items()}
-        for step in parts.preprocessors:
-            if fits:
-                with stages.stage("fit_preprocessors"):
-                    step.fit(*split["train"])
-            with stages.stage("transform_data"):
-                split = {name: (step.transform(x), y) for name, (x, y) in split.items()}
-        return _Data(split)
+        assert parts.source is not None
+        seed = spec.seed if spec.seed is not None else _seed_of(self.spec)
+        rows = self._split(len(parts.source), seed)
+        encode = _label_encoder(parts.labels, one_hot=spec.one_hot)
+        prepare = Preparation(parts.source, parts.pipeline, rows, encode, stages.stage, fits=fits)
+        try:
+            if spec.chunk_size is None:
+                return _Data(prepare.in_memory())
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            aside = held.enter_context(TemporaryDirectory(dir=folder, prefix="chunks-"))
+            return _Data(prepare.on_disk(Path(aside), spec.chunk_size))
+        except ValueError as error:
+            raise_problems([Problem(path=("dataset",), message=first_line(error))], self._source)
+            raise
 
     def _split(self, num_rows: int, seed: int) -> dict[str, Tensor]:
         spec = self.spec.dataset
@@ -644,6 +668,12 @@ class _Begun(TrainerCallback):
         self.happened = True
         if self._config is not None:
             self._folder.write_config(self._config)
+
+
+def _label_encoder(labels: Array, *, one_hot: bool) -> Callable[[Tensor], Tensor]:
+    if not (one_hot and isinstance(labels, ClassLabel)):
+        return lambda values: values
+    return lambda values: functional.one_hot(values, labels.num_classes).float()
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from loopwright.components.preprocessors import Preprocessor, preprocessors
 from loopwright.config_file import ConfigSource
-from loopwright.datasets import DataSource, datasets
+from loopwright.datasets import DataSource, make_source
 from loopwright.experiment_config import (
     DatasetSpec,
     ModelSpec,
@@ -22,6 +21,7 @@ from loopwright.experiment_config import (
 from loopwright.experiment_parts import part_problems
 from loopwright.models import models
 from loopwright.models.base import left_to_data
+from loopwright.preprocessors import Preprocessor, preprocessors
 
 __all__ = ["Dataset", "Declared", "Model", "Tracking"]
 
@@ -111,7 +111,7 @@ class Dataset(Declared):
         """The data set, made on first use and then kept."""
         if self._source is None:
             component = self.spec.dataset
-            self._source = datasets.get(component.type)(**component.arguments)
+            self._source = make_source(component.type, component.arguments)
         return self._source
 
     @property

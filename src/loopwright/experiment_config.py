@@ -85,6 +85,8 @@ class DatasetSpec(Spec):
     seed: int | None = Field(default=None, ge=0)
     """Seed of that shuffle; the seed of the run where it is left out."""
     chunk_size: int | None = Field(default=None, ge=1)
+    """Rows in memory at once while data are read and preprocessed; what comes of it is kept on
+    disk during the run. All of them where it is left out."""
 
 
 class TrainingSpec(Spec):
@@ -183,7 +185,6 @@ class ExperimentSpec(Spec):
 
 UNSUPPORTED = (
     (("dataset", "data_augmentors"), "augmentors are not part of this version"),
-    (("dataset", "chunk_size"), "loading in chunks is not part of this version"),
     (("tracking", "trackers"), "trackers are not part of this version; the run folder holds all"),
 )
 """What is understood and refused, so that nobody believes that it happened."""

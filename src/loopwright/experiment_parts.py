@@ -16,10 +16,9 @@ from loopwright.callbacks import (
     SaveTrainingStateCallback,
     WSDCheckpointCallback,
 )
-from loopwright.components import losses, metrics, optimizers, preprocessors, schedules
+from loopwright.components import losses, metrics, optimizers, schedules
 from loopwright.components.callbacks import callbacks
 from loopwright.components.objectives import MakeTrainer, objectives
-from loopwright.components.preprocessors import Preprocessor
 from loopwright.datasets import Array, ClassLabel, DataSource, datasets
 from loopwright.device import pick_device
 from loopwright.events import TrainerCallback
@@ -31,6 +30,8 @@ from loopwright.experiment_config import (
 )
 from loopwright.models import build_model, models
 from loopwright.models.base import INFERRED as MODEL_INFERRED
+from loopwright.preprocessors import preprocessors
+from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.problems import Problem
 from loopwright.registry import UnknownNameError, nearest_name
 from loopwright.trainer import Trainer
@@ -42,21 +43,25 @@ _FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "schedule": (schedules.find_schedule, ("optimizer",)),
     "loss": (losses.losses.get, ()),
     "objective": (objectives.get, ()),
-    "preprocessor": (preprocessors.preprocessors.get, ()),
+    "preprocessor": (preprocessors.get, ()),
     "metric": (metrics.find_metric, metrics.INFERRED),
     "callback": (callbacks.get, ()),
 }
 """How to find a part of each kind, and which of its parameters are filled in for it."""
 
 
+UNKNOWN = Array((None,), torch.float32)
+
+
 @dataclass
 class Parts:
     """Holds what a run is made of, and every mistake that showed while it was made."""
 
-    source: DataSource
-    features: Array
-    labels: Array
-    preprocessors: list[Preprocessor] = field(default_factory=list)
+    pipeline: Pipeline
+    source: DataSource | None = None
+    features: Array = UNKNOWN
+    """What the model gets. A size is None that only the data, or fitting on them, will tell."""
+    labels: Array = UNKNOWN
     model: nn.Module = field(default_factory=nn.Identity)
     loss: nn.Module | None = None
     """None where the objective has its own."""
@@ -93,32 +98,28 @@ def part_problems(values: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def make_parts(spec: ExperimentSpec, source: DataSource) -> tuple[Parts, list[Problem]]:
+def make_parts(
+    spec: ExperimentSpec, make_source: Callable[[], DataSource]
+) -> tuple[Parts, list[Problem]]:
     """Make the parts of a run; where one cannot be made, a problem says why and it is left out.
 
     The weights are drawn from torch's global generator: seed it before.
     """
-    problems: list[Problem] = []
+    problems: list[Problem] = _device_problems(spec.run.device)
+    parts = Parts(pipeline=_make_pipeline(spec, problems))
+    _describe_data(parts, spec, make_source, problems)
+    if None not in parts.features.shape:
+        problems += add_model(parts, spec)
+    if parts.source is not None:
+        _add_what_fits_the_labels(parts, spec, problems)
+    if parts.optimizer is None:  # before there is a model, one parameter shows what is refused
+        problems += _add_optimizer(parts, spec, [nn.Parameter(torch.zeros(1, 1))])
+    return parts, problems
+
+
+def _add_what_fits_the_labels(parts: Parts, spec: ExperimentSpec, problems: list[Problem]) -> None:
+    """Make loss and metrics, and the callbacks, which may watch one of those."""
     training = spec.model.training
-    parts = Parts(source, source.features_info, source.labels_info)
-    problems += _device_problems(spec.run.device)
-    if spec.dataset.one_hot and not isinstance(parts.labels, ClassLabel):
-        problems.append(
-            Problem(path=("dataset", "one_hot"), message="the labels are no classes", value=True)
-        )
-    for index, component in enumerate(spec.dataset.preprocessors):
-        with _telling(problems, "dataset", "preprocessors", index):
-            kind = preprocessors.preprocessors.get(component.type)
-            parts.preprocessors.append(kind(**component.arguments))
-    with _telling(problems, "model", "model"):
-        component = spec.model.model
-        parts.model = build_model(
-            component.type, component.arguments, features=parts.features, labels=parts.labels
-        )
-        if not isinstance(parts.model, nn.Module):
-            raise TypeError(f"expected a torch.nn.Module, got {type(parts.model).__name__}")
-        if not any(parameter.requires_grad for parameter in parts.model.parameters()):
-            raise ValueError("the model has no parameter to train")
     with _telling(problems, "model", "training", "objective"):
         if training.objective is not None:
             make = objectives.get(training.objective.type)
@@ -138,14 +139,75 @@ def make_parts(spec: ExperimentSpec, source: DataSource) -> tuple[Parts, list[Pr
                 problems.append(problem)
     if problem := _policy_problem(parts, spec):
         problems.append(problem)
+
+
+def _make_pipeline(spec: ExperimentSpec, problems: list[Problem]) -> Pipeline:
+    steps = []
+    for index, component in enumerate(spec.dataset.preprocessors):
+        with _telling(problems, "dataset", "preprocessors", index):
+            step = preprocessors.get(component.type)(**component.arguments)
+            if spec.dataset.chunk_size is not None:
+                step.require_chunks()
+            steps.append(step)
+    return Pipeline(steps)
+
+
+def _describe_data(
+    parts: Parts,
+    spec: ExperimentSpec,
+    make_source: Callable[[], DataSource],
+    problems: list[Problem],
+) -> None:
+    """Find the data set, and follow its description through the preprocessors."""
+    with _telling(problems, "dataset", "dataset"):
+        source = make_source()
+        parts.features, parts.labels = source.features_info, source.labels_info
+        parts.source = source
+    if parts.source is None or len(parts.pipeline.steps) < len(spec.dataset.preprocessors):
+        parts.features = UNKNOWN
+        return
+    if spec.dataset.one_hot and not isinstance(parts.labels, ClassLabel):
+        problems.append(
+            Problem(path=("dataset", "one_hot"), message="the labels are no classes", value=True)
+        )
+    for index, step in enumerate(parts.pipeline.steps):
+        with _telling(problems, "dataset", "preprocessors", index):
+            parts.features = step.describe(parts.features)
+            continue
+        parts.features = UNKNOWN
+        return
+    if parts.features.dtype is str:
+        message = "the features are text: end with tfidf, binary_vectorizer or tokenizer"
+        problems.append(Problem(path=("dataset", "preprocessors"), message=message))
+        parts.features = UNKNOWN
+
+
+def add_model(parts: Parts, spec: ExperimentSpec) -> list[Problem]:
+    """Make the model and its optimizer for the described data; returns why they cannot be made."""
+    problems: list[Problem] = []
+    with _telling(problems, "model", "model"):
+        component = spec.model.model
+        parts.model = build_model(
+            component.type, component.arguments, features=parts.features, labels=parts.labels
+        )
+        if not isinstance(parts.model, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module, got {type(parts.model).__name__}")
+        if not any(parameter.requires_grad for parameter in parts.model.parameters()):
+            raise ValueError("the model has no parameter to train")
+        problems += _add_optimizer(parts, spec, list(parts.model.parameters()))
+    return problems
+
+
+def _add_optimizer(
+    parts: Parts, spec: ExperimentSpec, parameters: list[nn.Parameter]
+) -> list[Problem]:
+    problems: list[Problem] = []
     with _telling(problems, "model", "training", "optimizer"):
-        # An identity has no parameters: the model could not be made, and that is told already.
-        parameters = list(parts.model.parameters()) or [nn.Parameter(torch.zeros(1, 1))]
-        component = training.optimizer
+        component = spec.model.training.optimizer
         parts.optimizer = optimizers.build_optimizer(
             component.type, component.arguments, parameters
         )
-    return parts, problems
+    return problems
 
 
 def _watch_problem(parts: Parts, spec: ExperimentSpec, index: int) -> Problem | None:
@@ -219,7 +281,7 @@ def _telling(problems: list[Problem], *path: str | int) -> Iterator[None]:
     """Turn what a part refuses into a problem at its place."""
     try:
         yield
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError, OSError) as error:
         problems.append(Problem(path=path, message=first_line(error)))
 
 

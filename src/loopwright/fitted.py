@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from loopwright.components.preprocessors import Preprocessor
-from loopwright.datasets import Array, ClassLabel
+from loopwright.datasets import Array, ClassLabel, Samples, encode_rows
+from loopwright.preprocessors import Preprocessor
+from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.trainer import Trainer
 
 __all__ = ["Fitted"]
@@ -81,28 +82,33 @@ class Fitted:
         outputs: Tensor = trainer.predict(samples, batch_size or self.batch_size)
         return outputs
 
-    def forward(self, samples: Tensor) -> Tensor:
+    def forward(self, samples: Samples) -> Tensor:
         """Return what the model gives for raw samples, all at once; it has to be in eval mode."""
         with torch.inference_mode():
-            for step in self.preprocessors:
-                samples = step.transform(samples)
+            inputs = Pipeline(self.preprocessors).transform(samples)
             device = next(self.model.parameters()).device
-            outputs: Tensor = self.model(samples.to(device)).cpu()
+            outputs: Tensor = self.model(inputs.to(device)).cpu()
             return outputs
 
     def transform(self, inputs: Any) -> Tensor:
         """Return raw samples as the model gets them."""
-        samples = self.as_samples(inputs)
-        for step in self.preprocessors:
-            samples = step.transform(samples)
-        return samples
+        return Pipeline(self.preprocessors).transform(self.as_samples(inputs))
 
-    def as_samples(self, inputs: Any) -> Tensor:
-        """Return inputs as a tensor of raw samples, in the type of the data set.
+    def as_samples(self, inputs: Any) -> Samples:
+        """Return inputs as raw samples, in the form of the data set.
+
+        Texts are a list of them, rows of a table a list of mappings or an array; images that may
+        differ in size are a list of arrays.
 
         Raises:
             ValueError: they have another shape, or are no numbers.
         """
+        if self.features.dtype is str:
+            return _texts(inputs)
+        if self.features.names and _are_mappings(inputs):
+            return encode_rows(inputs, self.features)
+        if None in self.features.shape:
+            return [self._as_sample(each) for each in inputs]
         expected = ("samples", *self.features.shape)
         wanted = f"({', '.join(map(str, expected))})" if self.features.shape else "(samples,)"
         try:
@@ -117,6 +123,21 @@ class Fitted:
                 f"The inputs have the shape {tuple(tensor.shape)}, expected {wanted}"
                 f"{hint if tensor.shape == self.features.shape else ''}."
             )
+        assert isinstance(self.features.dtype, torch.dtype)
+        return tensor.to(self.features.dtype)
+
+    def _as_sample(self, value: Any) -> Tensor:
+        """Return one sample whose size is its own."""
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        shape = self.features.shape
+        fits = tensor.ndim == len(shape) and all(
+            size in (None, found) for size, found in zip(shape, tensor.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"A sample has the shape {tuple(tensor.shape)}, expected {shape} (None: any size)."
+            )
+        assert isinstance(self.features.dtype, torch.dtype)
         return tensor.to(self.features.dtype)
 
     def as_predictions(self, outputs: Tensor) -> np.ndarray:
@@ -134,4 +155,14 @@ class Fitted:
         """Return what the model gives for no samples."""
         if isinstance(self.labels, ClassLabel):
             return torch.empty(0, self.labels.num_classes)
-        return torch.empty(0, *self.labels.shape)
+        return torch.empty(0, *(size or 0 for size in self.labels.shape))
+
+
+def _texts(inputs: Any) -> list[str]:
+    if isinstance(inputs, str) or not all(isinstance(text, str) for text in inputs):
+        raise ValueError("The inputs are no list of texts, which this model takes.")
+    return list(inputs)
+
+
+def _are_mappings(inputs: Any) -> bool:
+    return isinstance(inputs, list | tuple) and all(isinstance(row, Mapping) for row in inputs)

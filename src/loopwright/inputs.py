@@ -37,16 +37,24 @@ def from_json(body: bytes) -> Any:
     return content["inputs"]
 
 
-def from_csv(text: str, features: Array) -> np.ndarray:
+def from_csv(text: str, features: Array) -> Any:
     """Return the samples of a table: one row each, with or without a row of names before.
+
+    Where columns hold categories the names are needed: the samples are mappings then.
 
     Raises:
         BadInputError: a row has another length, or holds something that is no number.
     """
+    if any(features.categories):
+        named = csv.DictReader(io.StringIO(text), restkey="")
+        return [{name: value or None for name, value in row.items()} for row in named]
+    if None in features.shape or features.dtype is str:
+        raise BadInputError("The model takes no table. Send JSON.")
     rows = [row for row in csv.reader(io.StringIO(text)) if row]
     if rows and not _is_number(rows[0][0]):
         rows = rows[1:]
-    width = int(np.prod(features.shape))
+    shape = tuple(size for size in features.shape if size is not None)
+    width = int(np.prod(shape))
     values = np.empty((len(rows), width))
     for number, row in enumerate(rows, start=1):
         if len(row) != width:
@@ -55,7 +63,7 @@ def from_csv(text: str, features: Array) -> np.ndarray:
             values[number - 1] = [float(value) for value in row]
         except ValueError as error:
             raise BadInputError(f"Row {number}: {error}.") from None
-    return values.reshape(len(rows), *features.shape)
+    return values.reshape(len(rows), *shape)
 
 
 def _is_number(text: str) -> bool:
@@ -84,11 +92,12 @@ def from_image(content: bytes, features: Array) -> np.ndarray:
             if image.width * image.height > _MOST_PIXELS:
                 raise BadInputError(f"An image may have {_MOST_PIXELS} pixels at most.")
             image = image.convert("L" if shape[0] == 1 else "RGB")
-            if image.size != (shape[2], shape[1]):
-                image = image.resize((shape[2], shape[1]), image_module.Resampling.BILINEAR)
+            size = (shape[2] or image.width, shape[1] or image.height)
+            if image.size != size:
+                image = image.resize(size, image_module.Resampling.BILINEAR)
             pixels = np.asarray(image)
     except BadInputError:
         raise
     except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as error:
         raise BadInputError(f"A file is no image that can be read: {error}.") from None
-    return pixels.reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
+    return pixels.reshape(size[1], size[0], shape[0]).transpose(2, 0, 1)

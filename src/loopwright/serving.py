@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from loopwright.artifact import Artifact
-from loopwright.datasets import Array, ClassLabel
+from loopwright.datasets import Array, ClassLabel, Samples
 from loopwright.extras import require
 from loopwright.fitted import Fitted
 from loopwright.inputs import BadInputError, from_csv, from_image, from_json
+from loopwright.preprocessors.pipeline import joined
 
 require("fastapi", "serve")  # says how to install it, before the import below fails without a hint
 
@@ -45,12 +45,12 @@ class Batcher:
     def __init__(self, fitted: Fitted, max_batch_size: int = 256) -> None:
         self._fitted = fitted
         self._max_batch_size = max_batch_size
-        self._waiting: list[tuple[Tensor, asyncio.Future[Tensor]]] = []
+        self._waiting: list[tuple[Samples, asyncio.Future[Tensor]]] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loopwright-model")
         self._worker: asyncio.Task[None] | None = None
         self.num_batches = 0
 
-    async def run(self, samples: Tensor) -> Tensor:
+    async def run(self, samples: Samples) -> Tensor:
         """Return the model's outputs for raw samples."""
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         self._waiting.append((samples, future))
@@ -62,7 +62,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch = self._take()
-            inputs = torch.cat([samples for samples, _ in batch])
+            inputs = joined([samples for samples, _ in batch])
             self.num_batches += 1
             try:
                 outputs = await loop.run_in_executor(self._thread, self._fitted.forward, inputs)
@@ -76,7 +76,7 @@ class Batcher:
                 if not future.done():  # the client may have left
                     future.set_result(part)
 
-    def _take(self) -> list[tuple[Tensor, asyncio.Future[Tensor]]]:
+    def _take(self) -> list[tuple[Samples, asyncio.Future[Tensor]]]:
         """Take what goes through the model next: at least one request, even a large one."""
         count, end = len(self._waiting[0][0]), 1
         while end < len(self._waiting):
@@ -217,7 +217,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _samples_in(request: Request, fitted: Fitted, max_bytes: int) -> Tensor:
+async def _samples_in(request: Request, fitted: Fitted, max_bytes: int) -> Samples:
     """Return the raw samples of a request.
 
     Raises:
@@ -259,7 +259,7 @@ async def _body(request: Request, max_bytes: int) -> bytes:
     return body
 
 
-async def _from_form(request: Request, features: Array) -> np.ndarray:
+async def _from_form(request: Request, features: Array) -> list[np.ndarray]:
     try:
         async with request.form(max_files=1000, max_fields=0) as form:
             parts = [each for _, each in form.multi_items() if not isinstance(each, str)]
@@ -268,7 +268,7 @@ async def _from_form(request: Request, features: Array) -> np.ndarray:
         raise BadInputError(f"The form cannot be read: {error.detail}.") from None
     if not files:
         raise BadInputError("The form holds no file. Send each image as a file.")
-    return np.stack([from_image(content, features) for content in files])
+    return [from_image(content, features) for content in files]
 
 
 def _answer(fitted: Fitted, outputs: Tensor) -> dict[str, Any]:
@@ -302,9 +302,16 @@ def _info(artifact: Artifact) -> dict[str, Any]:
 
 def _request_body(features: Array) -> dict[str, Any]:
     """Return the description of what `/predict` takes, made from the shape of a sample."""
-    sample: dict[str, Any] = {"type": "number"}
+    sample: dict[str, Any] = {"type": "string" if features.dtype is str else "number"}
     for size in reversed(features.shape):
-        sample = {"type": "array", "items": sample, "minItems": size, "maxItems": size}
+        bounds = {} if size is None else {"minItems": size, "maxItems": size}
+        sample = {"type": "array", "items": sample, **bounds}
+    if any(features.categories):
+        columns = zip(features.names, features.categories, strict=True)
+        known = {
+            name: {"enum": list(values)} if values else sample["items"] for name, values in columns
+        }
+        sample = {"type": "object", "properties": known, "additionalProperties": False}
     inputs = {"type": "array", "items": sample}
     content: dict[str, Any] = {
         "application/json": {

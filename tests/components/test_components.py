@@ -1,4 +1,4 @@
-"""Tests of preprocessors, optimizers, losses, schedules and metrics by name."""
+"""Tests of optimizers, losses, schedules and metrics by name."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,6 @@ from torch import nn
 from loopwright.components.losses import losses
 from loopwright.components.metrics import build_metric, metrics
 from loopwright.components.optimizers import build_optimizer, optimizers
-from loopwright.components.preprocessors import Divide, StandardScaler
 from loopwright.components.schedules import build_schedule, read_placeholder, schedules
 from loopwright.datasets import Array, ClassLabel
 from loopwright.history import InMemoryRunHistory
@@ -21,26 +20,6 @@ from loopwright.placeholders import (
 
 def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.ones(2, 2))]
-
-
-def test_the_scaler_gives_mean_zero_and_deviation_one_and_spares_constants() -> None:
-    train = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 4 + 1000
-    train[:, 1] = 7.1
-    scaler = StandardScaler()
-    with pytest.raises(ValueError, match="has not been fitted"):
-        scaler.transform(train)
-    scaler.fit(train)
-    scaled = scaler.transform(train)
-    assert scaled.dtype == torch.float32
-    assert scaled.mean(dim=0).abs().max() < 1e-4
-    torch.testing.assert_close(scaled.std(dim=0, correction=0)[[0, 2]], torch.ones(2))
-    assert scaled[:, 1].abs().max() < 1e-5
-
-
-def test_divide() -> None:
-    assert Divide(4).transform(torch.tensor([8.0])).item() == 2
-    with pytest.raises(ValueError, match="factor is 0"):
-        Divide(0)
 
 
 @pytest.mark.parametrize("name", optimizers.names())

@@ -1,16 +1,31 @@
 """Data sets by name: what they hold is described before it is read."""
 
-from loopwright.datasets.base import Array, ClassLabel, DataSource, datasets
+from loopwright.datasets.arrays import Hdf5, Npz
+from loopwright.datasets.base import Array, ClassLabel, DataSource, Samples, datasets
 from loopwright.datasets.embedded import BreastCancer, Diabetes, Digits, Iris, Wine
+from loopwright.datasets.images import ImageFolder
+from loopwright.datasets.tables import Csv, Parquet, encode_rows
+from loopwright.datasets.texts import TextFiles
+from loopwright.datasets.torch_datasets import TorchDataset, make_source
 
 __all__ = [
     "Array",
     "BreastCancer",
     "ClassLabel",
+    "Csv",
     "DataSource",
     "Diabetes",
     "Digits",
+    "Hdf5",
+    "ImageFolder",
     "Iris",
+    "Npz",
+    "Parquet",
+    "Samples",
+    "TextFiles",
+    "TorchDataset",
     "Wine",
     "datasets",
+    "encode_rows",
+    "make_source",
 ]

@@ -2,18 +2,22 @@
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from loopwright.datasets.base import Array, ClassLabel, DataSource, datasets
+from loopwright.datasets.base import Array, ClassLabel, DataSource, classes, datasets, numbers
+from loopwright.datasets.downloads import DownloadManager
 from loopwright.extras import require
 
 
 class _Embedded(DataSource):
     """Reads one of scikit-learn's small data sets into tensors."""
 
+    extra = "sklearn"
     _loader: ClassVar[str]
-    _features: ClassVar[Array]
+    _shape: ClassVar[tuple[int, ...]]
+    _value_range: ClassVar[tuple[float, float] | None] = None
     _labels: ClassVar[Array]
 
     def __init__(self) -> None:
@@ -21,34 +25,36 @@ class _Embedded(DataSource):
 
     @property
     def features_info(self) -> Array:
-        return self._features
+        return Array(self._shape, torch.float32, value_range=self._value_range)
 
     @property
     def labels_info(self) -> Array:
         return self._labels
 
-    def download_and_prepare(self) -> None:
+    def download_and_prepare(self, dl_manager: DownloadManager | None = None) -> None:
         if self._tensors is not None:
             return
         load = getattr(require("sklearn.datasets", "sklearn"), self._loader)
         features, labels = load(return_X_y=True)
-        self._tensors = (
-            torch.from_numpy(features).to(self._features.dtype).reshape(-1, *self._features.shape),
-            torch.from_numpy(labels).to(self._labels.dtype).reshape(-1, *self._labels.shape),
-        )
+        features = features.astype(np.float32)
+        if isinstance(self._labels, ClassLabel):
+            labels = labels.astype(np.int64)
+        else:
+            labels = labels.astype(np.float32)[:, None]
+        shape = (len(features), *self._shape)
+        self._tensors = torch.from_numpy(features).reshape(shape), torch.from_numpy(labels)
 
-    def tensors(self) -> tuple[Tensor, Tensor]:
+    def __len__(self) -> int:
+        return len(self._all()[1])
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        features, labels = self._all()
+        return features[start:stop], labels[start:stop]
+
+    def _all(self) -> tuple[Tensor, Tensor]:
         self.download_and_prepare()
         assert self._tensors is not None
         return self._tensors
-
-
-def _numbers(count: int) -> Array:
-    return Array((count,), torch.float32)
-
-
-def _classes(*names: str) -> ClassLabel:
-    return ClassLabel((), torch.int64, names)
 
 
 @datasets.register("digits")
@@ -56,8 +62,9 @@ class Digits(_Embedded):
     """Holds 1,797 handwritten digits: grey images of 8 by 8 pixels with values 0 to 16."""
 
     _loader = "load_digits"
-    _features = Array((1, 8, 8), torch.float32)
-    _labels = _classes(*"0123456789")
+    _shape = (1, 8, 8)
+    _value_range = (0.0, 16.0)
+    _labels = classes("0123456789")
 
 
 @datasets.register("iris")
@@ -65,8 +72,8 @@ class Iris(_Embedded):
     """Holds 150 flowers of three kinds, each with four lengths in centimetres."""
 
     _loader = "load_iris"
-    _features = _numbers(4)
-    _labels = _classes("setosa", "versicolor", "virginica")
+    _shape = (4,)
+    _labels = classes(["setosa", "versicolor", "virginica"])
 
 
 @datasets.register("wine")
@@ -74,8 +81,8 @@ class Wine(_Embedded):
     """Holds 178 wines of three growers, each with 13 results of a chemical analysis."""
 
     _loader = "load_wine"
-    _features = _numbers(13)
-    _labels = _classes("class_0", "class_1", "class_2")
+    _shape = (13,)
+    _labels = classes(["class_0", "class_1", "class_2"])
 
 
 @datasets.register("breast_cancer")
@@ -83,8 +90,8 @@ class BreastCancer(_Embedded):
     """Holds 569 tumours, malignant or benign, each with 30 measures of its cells."""
 
     _loader = "load_breast_cancer"
-    _features = _numbers(30)
-    _labels = _classes("malignant", "benign")
+    _shape = (30,)
+    _labels = classes(["malignant", "benign"])
 
 
 @datasets.register("diabetes")
@@ -92,5 +99,5 @@ class Diabetes(_Embedded):
     """Holds 442 patients with ten standardised measures and how their disease went on: a number."""
 
     _loader = "load_diabetes"
-    _features = _numbers(10)
-    _labels = _numbers(1)
+    _shape = (10,)
+    _labels = numbers(1)

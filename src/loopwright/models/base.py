@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
+from math import prod
 from typing import Any
 
 from torch import nn
@@ -12,22 +13,29 @@ from loopwright.registry import Registry
 
 models: Registry[Callable[..., nn.Module]] = Registry("model")
 
-INFERRED = ("input_shape", "classes")
+INFERRED = ("input_shape", "classes", "vocabulary_size")
 """Parameters that the data fill in where they are left out."""
 
 
 def build_model(
     name: str, arguments: Mapping[str, Any], *, features: Array, labels: Array
 ) -> nn.Module:
-    """Make a model; `input_shape` and `classes` come from the data unless they are given.
+    """Make a model; `input_shape`, `classes` and `vocabulary_size` come from the data unless they are given.
 
     For data without classes, `classes` is the number of values in a label.
 
     Raises:
         ValueError: an argument is out of its range or does not fit the data.
     """
+    if None in features.shape:
+        raise ValueError(
+            f"samples have the shape {features.shape}, where None differs from sample to sample: "
+            "put a step into dataset.preprocessors that makes them alike, such as image_resize"
+        )
     factory = models.get(name)
-    inferred = {"input_shape": features.shape, "classes": count_outputs(labels)}
+    inferred: dict[str, Any] = {"input_shape": features.shape, "classes": count_outputs(labels)}
+    if features.vocabulary_size is not None:
+        inferred["vocabulary_size"] = features.vocabulary_size
     known = {name: value for name, value in inferred.items() if accepts(factory, name)}
     return factory(**(known | dict(arguments)))
 
@@ -43,10 +51,7 @@ def count_outputs(labels: Array) -> int:
     """Return how many numbers a model should give for a sample."""
     if isinstance(labels, ClassLabel):
         return labels.num_classes
-    count = 1
-    for size in labels.shape:
-        count *= size
-    return count
+    return prod(size for size in labels.shape if size is not None)
 
 
 def image_shape(model: str, input_shape: Sequence[int], *, smallest: int) -> tuple[int, int, int]:

@@ -13,14 +13,14 @@ from loopwright.registry import Registry
 
 models: Registry[Callable[..., nn.Module]] = Registry("model")
 
-INFERRED = ("input_shape", "classes", "vocabulary_size")
+INFERRED = ("input_shape", "classes", "vocabulary_size", "categories")
 """Parameters that the data fill in where they are left out."""
 
 
 def build_model(
     name: str, arguments: Mapping[str, Any], *, features: Array, labels: Array
 ) -> nn.Module:
-    """Make a model; `input_shape`, `classes` and `vocabulary_size` come from the data unless they are given.
+    """Make a model; what stands in `INFERRED` comes from the data unless it is given.
 
     For data without classes, `classes` is the number of values in a label.
 
@@ -36,6 +36,8 @@ def build_model(
     inferred: dict[str, Any] = {"input_shape": features.shape, "classes": count_outputs(labels)}
     if features.vocabulary_size is not None:
         inferred["vocabulary_size"] = features.vocabulary_size
+    if any(features.categories):
+        inferred["categories"] = [len(known) for known in features.categories]
     known = {name: value for name, value in inferred.items() if accepts(factory, name)}
     return factory(**(known | dict(arguments)))
 

@@ -163,7 +163,8 @@ MUTATIONS = [
     # understood, and not part of this version
     ("run.step_mode=captured", "run.step_mode", None),
     ("tracking.trackers=[mlflow]", "tracking.trackers", None),
-    ("dataset.data_augmentors=[flip]", "dataset.data_augmentors", None),
+    ("dataset.data_augmentors=[flipp]", "dataset.data_augmentors[0]", "flip"),
+    ("dataset.data_augmentors=[flip]", "dataset.data_augmentors[0].probability", None),
     ("dataset.chunk_size=0", "dataset.chunk_size", None),
     # overrides that are none
     ("epochs", "epochs", None),

@@ -69,6 +69,7 @@ FLOORS = {
     "trainer.py": 3,
     # 4: plug-ins
     "arguments.py": 4,
+    "augmentors/": 4,
     "callbacks/": 4,
     "components/": 4,
     "config_file.py": 4,

@@ -47,6 +47,7 @@ MODULES = (
     "loopwright.registry",
     "loopwright.datasets",
     "loopwright.preprocessors",
+    "loopwright.augmentors",
     "loopwright.models",
     "loopwright.components",
     "loopwright.results",

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from loopwright.artifact import read_artifact, write_artifact
+from loopwright.augmentors import AugmentingTrainer
 from loopwright.callbacks import MetricsCallback
 from loopwright.components.optimizers import build_optimizer
 from loopwright.components.schedules import build_schedule
@@ -44,6 +45,7 @@ from loopwright.experiment_config import (
 )
 from loopwright.experiment_parts import (
     Parts,
+    add_augmentation,
     add_model,
     default_loss,
     first_line,
@@ -99,6 +101,14 @@ class _Data:
     """Holds the rows of each part as tensors, ready for the model."""
 
     parts: Mapping[str, tuple[Tensor, Tensor]]
+    rows: Tensor
+    """The number in the data set of each row of the training part."""
+
+    def to_train(self, trainer: Trainer) -> tuple[Tensor, ...]:
+        """Return what this trainer trains on: where it augments, the rows' numbers too."""
+        return (
+            (*self["train"], self.rows) if isinstance(trainer, AugmentingTrainer) else self["train"]
+        )
 
     def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
         return self.parts[name]
@@ -335,9 +345,10 @@ class Experiment:
             validation = data.get("validation")
             has_classes = validation is not None and isinstance(parts.labels, ClassLabel)
             method = {} if has_classes else {"acc_test": False, "lr_select_method": "min_loss"}
+            trainer = self._make_trainer(parts, None, ())
             finder = LogFinder(
-                self._make_trainer(parts, None, ()),
-                train_dataset=data["train"],
+                trainer,
+                train_dataset=data.to_train(trainer),
                 val_dataset=validation,
                 batch_size=self.spec.model.training.batch_size,
                 **(method | options),
@@ -478,10 +489,15 @@ class Experiment:
         with stages.stage("download_and_prepare_data"):
             parts.source.download_and_prepare(dl_manager)
         data = self._prepare_data(parts, stages, held, fits=fitted is None)
-        if None in parts.features.shape and fitted is None:
-            info = parts.source.features_info
-            parts.features = parts.pipeline.described_as(info, data["train"][0])
-            raise_problems(add_model(parts, self.spec), self._source)
+        was_known = None not in parts.features.shape
+        info = parts.source.features_info
+        parts.features = parts.pipeline.described_as(info, data["train"][0])
+        if fitted is None:
+            with stages.stage("augment_data"):
+                problems = add_augmentation(parts, _seed_of(self.spec))
+            if not was_known:
+                problems += add_model(parts, self.spec)
+            raise_problems(problems, self._source)
         return parts, data
 
     def _find_earlier(self, runs: Path, allow_changes: bool) -> tuple[EarlierRun | None, bool]:
@@ -512,11 +528,11 @@ class Experiment:
         prepare = Preparation(parts.source, parts.pipeline, rows, encode, stages.stage, fits=fits)
         try:
             if spec.chunk_size is None:
-                return _Data(prepare.in_memory())
+                return _Data(prepare.in_memory(), rows["train"])
             folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
             aside = held.enter_context(TemporaryDirectory(dir=folder, prefix="chunks-"))
-            return _Data(prepare.on_disk(Path(aside), spec.chunk_size))
+            return _Data(prepare.on_disk(Path(aside), spec.chunk_size), rows["train"])
         except ValueError as error:
             raise_problems([Problem(path=("dataset",), message=first_line(error))], self._source)
             raise
@@ -618,7 +634,7 @@ class Experiment:
     ) -> None:
         training = self.spec.model.training
         trainer.train(
-            data["train"],
+            data.to_train(trainer),
             training.epochs,
             eval_dataset=data.get("validation"),
             per_device_batch_size=training.batch_size,

@@ -78,6 +78,7 @@ class DatasetSpec(Spec):
     preprocessors: tuple[Component, ...] = ()
     """Applied in this order, each fitted on the training part as those before it left it."""
     data_augmentors: tuple[Component, ...] = ()
+    """Applied in this order to batches of the training part, after the preprocessors."""
     shuffle: bool = True
     """Whether rows are shuffled before they are divided."""
     one_hot: bool = False
@@ -184,7 +185,6 @@ class ExperimentSpec(Spec):
 
 
 UNSUPPORTED = (
-    (("dataset", "data_augmentors"), "augmentors are not part of this version"),
     (("tracking", "trackers"), "trackers are not part of this version; the run folder holds all"),
 )
 """What is understood and refused, so that nobody believes that it happened."""
@@ -238,6 +238,7 @@ _COMPONENTS = (
 )
 _COMPONENT_LISTS = (
     ("preprocessor", ("dataset", "preprocessors")),
+    ("augmentor", ("dataset", "data_augmentors")),
     ("metric", ("model", "training", "metrics")),
     ("callback", ("run", "callbacks")),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from loopwright.arguments import argument_problems
+from loopwright.augmentors import Augmentation, AugmentingTrainer, Augmentor, augmentors
 from loopwright.callbacks import (
     SaveBestModelCallback,
     SaveTrainingStateCallback,
@@ -44,6 +46,7 @@ _FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "loss": (losses.losses.get, ()),
     "objective": (objectives.get, ()),
     "preprocessor": (preprocessors.get, ()),
+    "augmentor": (augmentors.get, ()),
     "metric": (metrics.find_metric, metrics.INFERRED),
     "callback": (callbacks.get, ()),
 }
@@ -62,6 +65,9 @@ class Parts:
     features: Array = UNKNOWN
     """What the model gets. A size is None that only the data, or fitting on them, will tell."""
     labels: Array = UNKNOWN
+    augmentors: list[Augmentor] = field(default_factory=list)
+    augmentation: Augmentation | None = None
+    """Those, once it is known what the model gets; None without any."""
     model: nn.Module = field(default_factory=nn.Identity)
     loss: nn.Module | None = None
     """None where the objective has its own."""
@@ -107,6 +113,9 @@ def make_parts(
     """
     problems: list[Problem] = _device_problems(spec.run.device)
     parts = Parts(pipeline=_make_pipeline(spec, problems))
+    for index, component in enumerate(spec.dataset.data_augmentors):
+        with _telling(problems, "dataset", "data_augmentors", index):
+            parts.augmentors.append(augmentors.get(component.type)(**component.arguments))
     _describe_data(parts, spec, make_source, problems)
     if None not in parts.features.shape:
         problems += add_model(parts, spec)
@@ -180,6 +189,19 @@ def _describe_data(
         message = "the features are text: end with tfidf, binary_vectorizer or tokenizer"
         problems.append(Problem(path=("dataset", "preprocessors"), message=message))
         parts.features = UNKNOWN
+
+
+def add_augmentation(parts: Parts, seed: int) -> list[Problem]:
+    """Put the augmentors together for the described features; returns why that cannot be."""
+    problems: list[Problem] = []
+    if parts.augmentors:
+        with _telling(problems, "dataset", "data_augmentors"):
+            if parts.make_trainer is not Trainer:
+                raise ValueError("augmentors go with a loss on labels, and not with an objective")
+            augmentation = Augmentation(parts.augmentors, parts.features, seed)
+            parts.augmentation = augmentation
+            parts.make_trainer = partial(AugmentingTrainer, augmentation=augmentation)
+    return problems
 
 
 def add_model(parts: Parts, spec: ExperimentSpec) -> list[Problem]:

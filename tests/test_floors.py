@@ -97,6 +97,8 @@ FLOORS = {
     "__main__.py": 5,
     "artifact.py": 5,
     "cli.py": 5,
+    "cli_data.py": 5,
+    "preview.py": 5,
     "cli_artifacts.py": 5,
     "console.py": 5,
     "experiment.py": 5,

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from loopwright.cli_artifacts import add_commands
+from loopwright.cli_data import add_commands as add_data_commands
 from loopwright.errors import (
     ArtifactError,
     ConfigurationError,
@@ -200,6 +201,7 @@ def make_app() -> "typer.Typer":
             raise typer.Exit(EXIT_FAILED)
 
     add_commands(app, _exit_codes)
+    add_data_commands(app, _exit_codes, _read_experiment)
     return app
 
 

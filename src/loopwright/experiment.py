@@ -118,6 +118,18 @@ class _Data:
         return self.parts.get(name)
 
 
+@dataclass(frozen=True)
+class Preview:
+    """Holds some training samples on their way to the model."""
+
+    raw: list[Any]
+    prepared: Tensor
+    augmented: Tensor
+    """[samples, epochs, ...]; as prepared where nothing is augmented."""
+    raw_info: Array
+    prepared_info: Array
+
+
 class Experiment:
     """Trains a model that is declared in plain values, and tests it.
 
@@ -382,6 +394,24 @@ class Experiment:
                 precision=run.precision,
             )
             return replay(folder, trainer)
+
+    def preview(self, num_samples: int, num_epochs: int) -> Preview:
+        """Return the first training samples as they come, prepared, and augmented by epoch.
+
+        The random generators of the caller are left as they were.
+
+        Raises:
+            ConfigurationError: parts do not fit together.
+        """
+        with preserved_random_states(), ExitStack() as held:
+            parts, data = self._prepare(Stages(), held)
+        assert parts.source is not None
+        rows, prepared = data.rows[:num_samples], data["train"][0][:num_samples]
+        augment = parts.augmentation or (lambda images, samples, epoch: images)
+        epochs = range(1, num_epochs + 1)
+        augmented = torch.stack([augment(prepared, rows, epoch) for epoch in epochs], dim=1)
+        raw = [parts.source[row][0] for row in rows.tolist()]
+        return Preview(raw, prepared, augmented, parts.source.features_info, parts.features)
 
     def predict(self, X: Any, batch_size: int | None = None) -> np.ndarray:
         """Return predictions for raw samples (see `Fitted.predict`).

@@ -2,6 +2,17 @@
 
 from loopwright.datasets.arrays import Hdf5, Npz
 from loopwright.datasets.base import Array, ClassLabel, DataSource, Samples, datasets
+from loopwright.datasets.downloaded import (
+    CaliforniaHousing,
+    Cifar10,
+    DogsVsCats,
+    FashionMnist,
+    Imdb,
+    Mnist,
+    TinyImagenet,
+    Titanic,
+)
+from loopwright.datasets.downloads import DownloadManager
 from loopwright.datasets.embedded import BreastCancer, Diabetes, Digits, Iris, Wine
 from loopwright.datasets.images import ImageFolder
 from loopwright.datasets.tables import Csv, Parquet, encode_rows
@@ -11,18 +22,27 @@ from loopwright.datasets.torch_datasets import TorchDataset, make_source
 __all__ = [
     "Array",
     "BreastCancer",
+    "CaliforniaHousing",
+    "Cifar10",
     "ClassLabel",
     "Csv",
     "DataSource",
     "Diabetes",
     "Digits",
+    "DogsVsCats",
+    "DownloadManager",
+    "FashionMnist",
     "Hdf5",
     "ImageFolder",
+    "Imdb",
     "Iris",
+    "Mnist",
     "Npz",
     "Parquet",
     "Samples",
     "TextFiles",
+    "TinyImagenet",
+    "Titanic",
     "TorchDataset",
     "Wine",
     "datasets",

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loopwright.datasets.base import Array, ClassLabel, DataSource, classes, datasets, image
+from loopwright.datasets.base import (
+    Array,
+    ClassLabel,
+    DataSource,
+    Samples,
+    classes,
+    datasets,
+    image,
+)
 from loopwright.extras import require
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -51,7 +59,7 @@ class ImageFiles(DataSource):
     def __len__(self) -> int:
         return len(self._listed())
 
-    def read(self, start: int, stop: int) -> tuple[list[Tensor], Tensor]:
+    def read(self, start: int, stop: int) -> tuple[Samples, Tensor]:
         chosen = self._listed()[start:stop]
         labels = torch.tensor([label for _, label in chosen], dtype=torch.int64)
         return [read_image(path, self._mode) for path, _ in chosen], labels

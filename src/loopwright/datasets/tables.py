@@ -30,14 +30,14 @@ class _Table(DataSource):
 
     def __init__(
         self,
-        path: str,
+        path: str | None,
         target: str,
         features: list[str] | None,
         categories: list[str],
         task: Task,
     ) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
+        self.path = None if path is None else Path(path)
+        if self.path is not None and not self.path.is_file():
             raise ValueError(f"There is no file {path}. Check the path.")
         self._target = target
         self._features = features
@@ -98,6 +98,7 @@ class _Table(DataSource):
         return self._described
 
     def _scan(self) -> tuple[Array, Array, int]:
+        self.download_and_prepare()
         known = list(self._schema().names)
         names = self._features or [name for name in known if name != self._target]
         for name in (*names, self._target, *self._as_text):
@@ -262,7 +263,7 @@ class Csv(_Table):
 
     def __init__(
         self,
-        path: str,
+        path: str | None,
         target: str,
         features: list[str] | None = None,
         categories: list[str] | None = None,

@@ -1,0 +1,91 @@
+"""Tests of list and preview on the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from loopwright.augmentors import augmentors
+from loopwright.cli import make_app
+from loopwright.datasets import datasets
+from loopwright.experiment import Experiment
+from loopwright.preprocessors import preprocessors
+
+testing = pytest.importorskip("typer.testing")
+pytest.importorskip("sklearn")
+
+
+def run(*words: str) -> Any:
+    return testing.CliRunner().invoke(make_app(), list(words))
+
+
+@pytest.mark.parametrize(
+    ("kind", "registry"),
+    [("datasets", datasets), ("preprocessors", preprocessors), ("augmentors", augmentors)],
+)
+def test_every_part_is_listed_with_arguments_and_extra(kind: str, registry: Any) -> None:
+    result = run("list", kind, "--json")
+    assert result.exit_code == 0
+    parts = {part["name"]: part for part in map(json.loads, result.stdout.splitlines())}
+    assert set(parts) == set(registry)
+    assert all(part["summary"].endswith((".", ":")) for part in parts.values())
+    text = run("list", kind).stdout
+    assert all(f"{name}: {part['summary']}" in text for name, part in parts.items())
+
+
+def test_what_a_list_says_of_a_part() -> None:
+    lines = run("list", "preprocessors").stdout.split("\n")
+    start = lines.index(
+        "image_resize: Scales images to one size, by Pillow; sides are scaled apart, so shapes can "
+        "be distorted."
+    )
+    assert lines[start + 1] == '    width (required), height (required), resample ("bilinear")'
+    assert lines[start + 2] == '    needs: pip install "loopwright[images]"'
+    result = run("list", "dataset")
+    assert result.exit_code == 2
+    assert 'Did you mean "datasets"?' in result.output
+
+
+def write(path: Path, **changes: Any) -> str:
+    spec: dict[str, Any] = {
+        "dataset": {
+            "dataset": "digits",
+            "preprocessors": [{"type": "divide", "factor": 16}],
+            "data_augmentors": [{"type": "invert", "probability": 1.0}],
+        },
+        "model": {"model": "mlp"},
+        "run": {"seed": 0},
+    }
+    spec["dataset"] |= changes
+    path.write_text(yaml.safe_dump(spec))
+    return str(path)
+
+
+def test_a_preview_shows_samples_before_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    config = write(tmp_path / "digits.yaml")
+    result = run("preview", config, "--samples", "3", "--epochs", "2", "--out", "sheet.png")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"digits.yaml", "sheet.png"}
+    sheet = np.asarray(pillow.open("sheet.png")).astype(int)
+    assert sheet.shape == (3 * 116, 4 * 116, 3)
+    raw, prepared, first, second = (sheet[:112, i * 116 : i * 116 + 112] for i in range(4))
+    assert np.abs(raw - prepared).max() <= 1
+    assert np.abs(first - (255 - prepared)).max() <= 1
+    assert np.array_equal(first, second)
+    shown = Experiment.from_yaml(config).preview(3, 1)
+    assert np.abs(raw[::14, ::14, 0] - shown.raw[0][0].numpy() * 255 / 16).max() <= 1
+
+
+def test_what_is_no_image_cannot_be_previewed(tmp_path: Path) -> None:
+    config = write(tmp_path / "iris.yaml", dataset="iris", preprocessors=[], data_augmentors=[])
+    result = run("preview", config, "--out", str(tmp_path / "sheet.png"))
+    assert result.exit_code == 2
+    assert "A preview shows images; the model gets samples of the shape (4,)" in result.output
+    assert not (tmp_path / "sheet.png").exists()

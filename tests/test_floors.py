@@ -57,6 +57,7 @@ FLOORS = {
     "run_lock.py": 2,
     "run_log.py": 2,
     "run_record.py": 2,
+    "storage/": 2,
     "schedulers/": 2,
     "train_arguments.py": 2,
     "training_state.py": 2,
@@ -100,6 +101,7 @@ FLOORS = {
     "cli_data.py": 5,
     "preview.py": 5,
     "cli_artifacts.py": 5,
+    "cli_storage.py": 5,
     "console.py": 5,
     "experiment.py": 5,
     "experiment_components.py": 5,
@@ -114,7 +116,9 @@ FLOORS = {
 CORE = {"numpy", "safetensors", "torch"}
 # Modules of ours that a file may import inside a function, where they are seldom needed and would
 # take `from loopwright import Trainer` past 5 % of `import torch`.
-DEFERRED = {"keeper.py": {"loopwright.run_lock", "loopwright.run_log"}}
+DEFERRED = {
+    "keeper.py": {"loopwright.run_lock", "loopwright.run_log", "loopwright.storage"},
+}
 FACES = 5
 
 

@@ -54,6 +54,7 @@ MODULES = (
     "loopwright.experiment_folder",
     "loopwright.checkpoint_policy",
     "loopwright.execution.report",
+    "loopwright.storage",
     "loopwright.weights_hash",
     "loopwright.memory",
     "loopwright.run_folder",

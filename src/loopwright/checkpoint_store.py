@@ -50,6 +50,7 @@ class CheckpointStore:
         policy: When to save and what to keep.
         tell: Called with a line for the user.
         protected: The checkpoint that the run was resumed from, which is never cleared away.
+        on_change: Called when a checkpoint is in the folder and old ones are cleared away.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class CheckpointStore:
         tell: Callable[[str], None],
         *,
         protected: Path | None = None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
         self.policy = policy
         self._tell = tell
+        self._on_change = on_change
         self._buffers = Buffers()
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -154,6 +157,8 @@ class CheckpointStore:
                 "checkpoints are as they were.",
             ) from error
         self._clear_away()
+        if self._on_change is not None:
+            self._on_change()
 
     def _clear_away(self) -> None:
         """Remove what the policy does not keep; never what the run was resumed from."""

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from loopwright.cli_artifacts import add_commands
 from loopwright.cli_data import add_commands as add_data_commands
+from loopwright.cli_storage import add_storage_commands
 from loopwright.errors import (
     ArtifactError,
     ConfigurationError,
     MissingExtraError,
     RunFolderError,
     RunInterrupted,
+    StorageError,
 )
 from loopwright.extras import require_installed
 
@@ -100,7 +102,8 @@ def make_app() -> "typer.Typer":
         ] = None,
         seed: Annotated[int | None, typer.Option(help="The seed of the run.")] = None,
         folder: Annotated[
-            str | None, typer.Option(help="The run's own folder, empty or new.")
+            str | None,
+            typer.Option(help="The run's own folder, empty or new; or a URL to keep a copy at."),
         ] = None,
         resume: Annotated[
             bool,
@@ -202,6 +205,7 @@ def make_app() -> "typer.Typer":
 
     add_commands(app, _exit_codes)
     add_data_commands(app, _exit_codes, _read_experiment)
+    add_storage_commands(app, _exit_codes)
     return app
 
 
@@ -306,7 +310,13 @@ def _exit_codes(*, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt as error:
         _tell_end(f"Interrupted: {error}.".replace(": .", "."), error)
         code = EXIT_INTERRUPTED
-    except (ArtifactError, ConfigurationError, MissingExtraError, RunFolderError) as error:
+    except (
+        ArtifactError,
+        ConfigurationError,
+        MissingExtraError,
+        RunFolderError,
+        StorageError,
+    ) as error:
         _tell(traceback.format_exc() if debug else str(error))
         code = EXIT_USAGE
     except Exception as error:

@@ -8,6 +8,7 @@ LoopwrightError
 ├── ArtifactError        (a ValueError)          a saved experiment cannot be used
 ├── OutOfMemoryError     (a MemoryError)         a run needs more memory than there is
 ├── DownloadError        (an OSError)            a file cannot be fetched or unpacked
+├── StorageError         (an OSError)            a remote folder cannot be used, or is damaged
 ├── RunInterrupted                               a signal ended a run, which saved and can go on
 └── NotSupportedError    (a NotImplementedError) a known thing that this version does not do
 
@@ -47,6 +48,10 @@ class OutOfMemoryError(LoopwrightError, MemoryError):
 
 class DownloadError(LoopwrightError, OSError):
     """Tells why a file was not fetched or unpacked, and what is kept of it."""
+
+
+class StorageError(LoopwrightError, OSError):
+    """Tells why a remote folder cannot be used, or which file there is damaged."""
 
 
 class RunInterrupted(LoopwrightError):

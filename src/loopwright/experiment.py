@@ -65,6 +65,7 @@ from loopwright.run_lock import locked
 from loopwright.schedulers import all_of
 from loopwright.seed import preserved_random_states, set_seed
 from loopwright.stages import Callback, Stages
+from loopwright.storage import Mirror, is_url
 from loopwright.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class Experiment:
         self._sample: Samples | None = None
         self.run_folder: Path | None = None
         """The folder of the last training."""
+        self._mirror: Mirror | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -285,6 +287,7 @@ class Experiment:
             RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended the training, after saving; for SIGINT
                 it is KeyboardInterrupt.
         """
+        self._mirror = self._make_mirror(resume=resume)
         runs = Path(trackings_dir if trackings_dir is not None else _RUNS_FOLDER)
         told = list(callbacks or ())
         stages = Stages([each for each in told if isinstance(each, Callback)], verbose=verbose)
@@ -313,6 +316,7 @@ class Experiment:
             if earlier is not None and earlier.is_trained:
                 _log_evaluation(folder, trainer)
             folder.add_metrics(tested)
+            trainer._keeper.finish_copy(trainer)
         results = self._collect(folder.path, stages)
         assert parts.source is not None
         self.model.model = trainer.model
@@ -530,12 +534,26 @@ class Experiment:
             raise_problems(problems, self._source)
         return parts, data
 
+    def _make_mirror(self, *, resume: bool) -> Mirror | None:
+        """Return what keeps a copy at `run.folder` where that is a URL; a copy that is further
+        than the folder here is fetched first, to go on with."""
+        url = self.spec.run.folder
+        if not is_url(url):
+            return None
+        mirror = Mirror(str(url))
+        if resume:
+            mirror.pull()
+        return mirror
+
+    def _given_folder(self) -> str | None:
+        return self.spec.run.folder if self._mirror is None else str(self._mirror.folder)
+
     def _find_earlier(self, runs: Path, allow_changes: bool) -> tuple[EarlierRun | None, bool]:
         """Return the run to go on with, and whether it began with another configuration.
 
         What is drawn anew for each experiment is taken from the run.
         """
-        folder = self.spec.run.folder
+        folder = self._given_folder()
         earlier = find_run(self.name, folder, runs)
         if earlier is None:
             where = folder or f"{runs}/ under the name {self.name}"
@@ -620,7 +638,7 @@ class Experiment:
     def _folder_path(self, earlier: EarlierRun | None, runs: Path) -> Path:
         if earlier is not None:
             return earlier.path
-        given = self.spec.run.folder
+        given = self._given_folder()
         return Path(given) if given else new_run_path(runs, self.name)
 
     def _open_folder(self, path: Path, earlier: EarlierRun | None) -> RunFolder:
@@ -655,7 +673,7 @@ class Experiment:
             step_mode=run.step_mode,
             on_out_of_memory=run.on_out_of_memory,
             seed=_seed_of(self.spec),
-            run_dir=folder.path if folder else None,
+            run_dir=(self._mirror or folder.path) if folder else None,
             checkpoint=run.checkpoint.policy() if run.checkpoint and folder else None,
         )
 

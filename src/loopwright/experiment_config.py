@@ -157,7 +157,8 @@ class RunSpec(Spec):
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     folder: str | None = Field(default=None, min_length=1)
-    """The run's own folder; runs/NAME-TIMESTAMP where it is left out."""
+    """The run's own folder; runs/NAME-TIMESTAMP where it is left out. Of a folder in the user's
+    cache a copy is kept at a URL, where this is one."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Decides the weights at the start, the order of samples and dropout; drawn anew and noted
     where it is left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +19,27 @@ from loopwright.training_state import finish_resuming, put_state, take_state
 if TYPE_CHECKING:
     from loopwright.execution.report import StepReport
     from loopwright.run_log import RunLog
+    from loopwright.storage import Mirror
     from loopwright.trainer import Trainer
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+]+:")
 
 
 class Keeper:
     """Keeps the runs of a trainer in their folder; without a folder it does nothing.
 
     Args:
-        run_dir: The folder, or None.
+        run_dir: The folder, a URL, a `loopwright.storage.Mirror`, or None.
         policy: When to save; None saves at the end and when a signal ends the run.
     """
 
-    def __init__(self, run_dir: Path | None, policy: CheckpointPolicy | None) -> None:
-        self.run_dir = run_dir
+    def __init__(
+        self, run_dir: str | os.PathLike[str] | None, policy: CheckpointPolicy | None
+    ) -> None:
+        self.mirror = _mirror_of(run_dir)
+        """Keeps a copy of the folder at a URL, if it is to have one."""
+        given = self.mirror or run_dir
+        self.run_dir = Path(given) if given is not None else None
         self.policy = policy or CheckpointPolicy()
         self.requests = StopRequests()
         self.store: CheckpointStore | None = None
@@ -74,7 +83,10 @@ class Keeper:
         self.store.sweep()
         if trainer.step_report is not None:
             self.log_steps(trainer.step_report)
+        is_complete = False
         try:
+            if self.mirror is not None:
+                self.mirror.begin(trainer.print)
             with self.requests.listening():  # while saving, too: job managers ask twice
                 asked = False
                 try:
@@ -90,6 +102,7 @@ class Keeper:
                     )
                 if weights is not None:
                     trainer.print(f"The run ended with weights {weights}")
+                is_complete = True
         except BaseException as error:
             try:
                 with undisturbed_by_workers():
@@ -103,6 +116,8 @@ class Keeper:
         finally:
             self.store.wait()
             self.store = None
+            if self.mirror is not None:
+                self.mirror.finish(trainer.print, is_stopping=not is_complete)
 
     def _open_log(self, trainer: Trainer, *, resumes: bool) -> RunLog:
         # Not imported with the trainer, which is to cost next to nothing over torch.
@@ -124,7 +139,13 @@ class Keeper:
     def _make_store(self, trainer: Trainer) -> CheckpointStore:
         assert self.run_dir is not None
         folder = self.run_dir / "checkpoints"
-        return CheckpointStore(folder, self.policy, trainer.print, protected=self.resumed_from)
+        return CheckpointStore(
+            folder,
+            self.policy,
+            trainer.print,
+            protected=self.resumed_from,
+            on_change=None if self.mirror is None else self.mirror.changed,
+        )
 
     def _interruption(self, path: Path) -> BaseException:
         """Return what the caller of a run is told that saved and ended."""
@@ -142,11 +163,20 @@ class Keeper:
         """Log the metrics that an epoch recorded."""
         if self.store is not None and self._log is not None:
             self._log.log(trainer.run_history, trainer.progress)
+            if self.mirror is not None:
+                self.mirror.changed()
+                self.mirror.report(trainer.print)
 
     def log_evaluation(self, trainer: Trainer) -> None:
         """Log the metrics of an evaluation after a run."""
         if self._log is not None:
             self._log.add_evaluation(trainer.run_history, trainer.progress)
+            self.finish_copy(trainer)
+
+    def finish_copy(self, trainer: Trainer) -> None:
+        """Have the copy of the folder take in what was written after the run."""
+        if self.mirror is not None:
+            self.mirror.finish(trainer.print)
 
     def save_if_due(self, trainer: Trainer) -> None:
         """Save between updates when the policy asks for it; leave when a signal does."""
@@ -204,8 +234,8 @@ class Keeper:
 
         Args:
             trainer: The trainer, prepared for the run.
-            origin: The folder, or "latest" for the newest one that is whole; without any the run
-                starts anew.
+            origin: The folder, the URL of one or of the copy of a run, or "latest" for the newest
+                one that is whole; without any the run starts anew.
             allow_changes: Take other settings than those of the checkpoint.
         """
         self.refuses_changes = not allow_changes
@@ -219,6 +249,10 @@ class Keeper:
     def _restore(
         self, trainer: Trainer, origin: str | os.PathLike[str]
     ) -> Mapping[str, Any] | None:
+        if isinstance(origin, str) and "://" in origin:
+            from loopwright.storage import fetch_checkpoint
+
+            origin = fetch_checkpoint(origin)
         if origin != "latest":
             self.resumed_from = Path(origin)
             return trainer.load_training_state(origin)
@@ -237,6 +271,8 @@ class Keeper:
         """Whether the folder holds a run that is complete; its end is restored then."""
         if self.run_dir is None:
             return False
+        if self.mirror is not None:
+            self.mirror.pull(trainer.print)
         from loopwright.run_log import is_finished
 
         if not is_finished(self.run_dir):
@@ -254,3 +290,22 @@ class Keeper:
         """Return where the loader stood in the epoch that the run goes on in, once."""
         resumed, self.resumed = self.resumed, None
         return None if resumed is None else resumed["loader"]
+
+
+def _mirror_of(run_dir: str | os.PathLike[str] | None) -> Mirror | None:
+    """Return what copies a folder to a URL: as given, made for a URL, or as notes in it say."""
+    if run_dir is None:
+        return None
+    place = run_dir if isinstance(run_dir, str) else os.fspath(run_dir)
+    if isinstance(run_dir, Path) and run_dir.parts[:1] and _SCHEME.fullmatch(run_dir.parts[0]):
+        raise ValueError(
+            f"run_dir is the path {place!r}, where a URL lost a slash; give the URL as a string."
+        )
+    is_plain = isinstance(run_dir, (str, Path)) and "://" not in place
+    if is_plain and not os.path.exists(os.path.join(place, ".mirror")):
+        return None
+    from loopwright.storage import Mirror
+
+    if isinstance(run_dir, Mirror):
+        return run_dir
+    return Mirror.of(place) if "://" not in place else Mirror(place)

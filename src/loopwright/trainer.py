@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
 from math import isfinite
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -123,7 +122,8 @@ class Trainer:
         seed: Decides the order of data and what datasets draw; by default the seed that torch was
             seeded with, read without drawing. Nothing seeds the global generators.
         run_dir: A folder for the run to own; None writes nothing. A run with a folder that SIGTERM,
-            SIGINT, SIGHUP or SIGUSR1 ends saves first, and can be resumed.
+            SIGINT, SIGHUP or SIGUSR1 ends saves first, and can be resumed. A URL, or a
+            `loopwright.storage.Mirror`, is a local folder of which a copy is kept there.
         checkpoint: When such a run saves besides, and what it keeps.
         deterministic: Use deterministic algorithms during runs; they can be slower, and torch
             raises where it has none.
@@ -169,7 +169,8 @@ class Trainer:
         self.device = pick_device(device)
         self.precision = precision
         self.step_mode = step_mode
-        self.run_dir = Path(run_dir) if run_dir is not None else None
+        self._keeper = Keeper(run_dir, checkpoint)
+        self.run_dir = self._keeper.run_dir
         self.checkpoint = checkpoint
         self.deterministic = deterministic
         self.on_out_of_memory = on_out_of_memory
@@ -208,7 +209,6 @@ class Trainer:
         self._is_running = False
         self._stop: StopTrainingError | None = None
         self._limits: tuple[int | None, int | None] = (None, None)
-        self._keeper = Keeper(self.run_dir, checkpoint)
         self._feed = Feed()
         self._guard: StepGuard | None = None
         self._splitter: Splitter | None = None
@@ -426,9 +426,10 @@ class Trainer:
             collate_fn: Makes a batch of a list of samples, in both loaders.
             resume_from: The same as `resume`.
             gradient_clip_norm: Clip the norm of the whole gradient before an update.
-            resume: A checkpoint of a run, or a folder of `save_training_state`, to go on from; or
-                "latest" for the newest checkpoint in the run's own folder that is whole (the run
-                starts anew when there is none, and does nothing when it is finished).
+            resume: A checkpoint of a run, or a folder of `save_training_state`, to go on from; the
+                URL of a checkpoint, or of the copy of a run for its newest one; or "latest" for the
+                newest checkpoint in the run's own folder that is whole (the run starts anew when
+                there is none, and does nothing when it is finished).
             allow_changes: Go on with other settings than those of the checkpoint, which then ends
                 with other weights than the run it goes on from would have.
 

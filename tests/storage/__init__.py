@@ -1,0 +1,1 @@
+"""Folders at URLs, and the copies of runs that are kept there."""

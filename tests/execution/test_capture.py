@@ -277,6 +277,35 @@ def test_a_loss_that_is_not_finite_changes_nothing(uncompiled: list[Any]) -> Non
     assert all(weight.isfinite().all() for weight in weights(runs[1]))
 
 
+def test_the_flag_of_a_device_is_obeyed_and_set_inside_the_program(uncompiled: list[Any]) -> None:
+    """The path of accelerators, on CPU tensors: the host looks at the end of the epoch alone."""
+    inputs, targets = tiny_data(64)
+    inputs = inputs.clone()
+    inputs[37] = float("nan")
+    runs = []
+    for mode in ("eager", "capture"):
+        guard = TerminateOnNaNCallback()
+        guard.seconds_between_reads = 1e9
+        model = tiny_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+        trainer = Trainer(
+            model,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            [guard],
+            step_mode=mode,  # type: ignore[arg-type]
+            device="cpu",
+            seed=3,
+        )
+        trainer._reads_losses_per_step = False
+        trainer.train((inputs, targets), 2, per_device_batch_size=8, gradient_clip_norm=0.5)
+        assert "nan" in str(trainer.stop_reason)
+        assert not hasattr(optimizer, "found_inf")
+        runs.append(trainer)
+    assert runs[0].progress.step == runs[1].progress.step > 1
+    assert_close(*runs)
+
+
 class Thawing(TrainerCallback):
     """Trains the first layer from the second epoch on."""
 

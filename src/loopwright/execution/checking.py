@@ -14,6 +14,7 @@ from loopwright.execution.obstacles import NotCapturableError
 from loopwright.execution.program import StepProgram
 from loopwright.execution.slots import Fixed, slots_of
 from loopwright.execution.snapshot import Snapshot, run_recorded
+from loopwright.execution.tracing import without_flags
 from loopwright.execution.trees import flatten, tensors_in, unflatten
 from loopwright.seed import preserved_random_states
 from loopwright.train_arguments import optimizers_in
@@ -230,7 +231,8 @@ def _plain_steps(trainer: Trainer) -> Iterator[None]:
         if group.get("fused"):
             group["fused"] = False
     try:
-        yield
+        with without_flags(list(optimizers_in(trainer.optimizer))):
+            yield
     finally:
         for group, fused in zip(groups, before, strict=True):
             if fused:

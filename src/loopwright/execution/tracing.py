@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,8 @@ class Rates:
     """Keeps the learning rates of all groups as tensors, which a program reads in every step."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self._groups = [g for each in optimizers_in(trainer.optimizer) for g in each.param_groups]
+        self._optimizers = list(optimizers_in(trainer.optimizer))
+        self._groups = [group for each in self._optimizers for group in each.param_groups]
         self.tensors = [_rate_of(group, trainer.device) for group in self._groups]
         self._values: list[Any] = [None] * len(self._groups)
 
@@ -57,10 +58,24 @@ class Rates:
             group.update({key: value for key, value in wanted.items() if key in group})
             group["lr"] = rate
         try:
-            yield
+            with without_flags(self._optimizers):
+                yield
         finally:
             for group, values in zip(self._groups, before, strict=True):
                 group.update({key: values[key] for key in (*wanted, "lr") if key in values})
+
+
+@contextmanager
+def without_flags(optimizers: Sequence[Any]) -> Iterator[None]:
+    """Take from optimizers the flag by which their fused steps skip; other steps refuse it."""
+    flags = [(each, each.found_inf) for each in optimizers if hasattr(each, "found_inf")]
+    for optimizer, _ in flags:
+        del optimizer.found_inf
+    try:
+        yield
+    finally:
+        for optimizer, flag in flags:
+            optimizer.found_inf = flag
 
 
 def _rate_of(group: dict[str, Any], device: torch.device) -> torch.Tensor:

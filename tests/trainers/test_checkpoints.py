@@ -90,7 +90,7 @@ def test_going_on_after_an_epoch_of_plain_code() -> None:
     whole.train()
     resumed = make(PlainLoop, tiny_model(dropout=0.5), num_epochs=3)
     resumed.load_checkpoint("checkpoint/ck_epoch_1_iter_6.ckpt")
-    assert resumed.cur_epoch == 1
+    assert resumed.get_cur_epoch() == 2
     resumed.train()
     assert same(weights(whole), weights(resumed))
 

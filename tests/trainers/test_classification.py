@@ -10,6 +10,7 @@ import torch
 from tiny import MapData, same, tiny_data, tiny_model, weights
 from torch import nn
 
+from loopwright.callbacks import StepBasedEvaluationCallback
 from loopwright.loaders import MapLoader, TensorLoader
 from loopwright.schedulers import Triangular, TriangularMomentum
 from loopwright.trainers import ClassificationTrainer
@@ -412,6 +413,19 @@ def test_accuracy_stops_the_run(options: dict[str, Any], epochs: int) -> None:
     trainer.train()
     assert trainer.cur_epoch == epochs
     assert trainer.get_cur_acc() == Accuracies.planned[epochs - 1]
+
+
+def test_evaluations_inside_an_epoch_leave_no_history(capsys: pytest.CaptureFixture[str]) -> None:
+    """L-46: the arrays hold what follows the epochs."""
+    every_step = StepBasedEvaluationCallback(eval_every_n_steps=1)
+    trainer = with_validation(callbacks=[every_step], verbose=True)
+    plain = with_validation()
+    trainer.train()
+    assert capsys.readouterr().out.count("Evaluating after") == 4
+    plain.train()
+    assert trainer.get_val_loss_history().tolist() == plain.get_val_loss_history().tolist()
+    assert trainer.get_acc_history().tolist() == plain.get_acc_history().tolist()
+    assert same(weights(trainer), weights(plain))
 
 
 def test_a_stopped_run_can_be_extended() -> None:

@@ -28,6 +28,10 @@ class HistoryArrays:
     """
 
     cur_epoch: int
+    _unread: list[tuple[str, int, torch.Tensor]]
+    """Losses on an accelerator, with the array and the position that each belongs to."""
+    _epoch_starts: dict[str, int]
+    """Where the newest epoch begins in each array of losses."""
     loss_history: Floats | None = None
     """One loss for each batch of training; None without training data."""
     loss_iter: int = 0
@@ -43,8 +47,6 @@ class HistoryArrays:
 
     def _make_room(self, num_train: int | None, num_val: int | None, num_epochs: int) -> None:
         """Give the arrays slots for so many batches in each of so many epochs; None for no data."""
-        self._unread: list[tuple[str, int, torch.Tensor]] = []
-        self._epoch_starts = getattr(self, "_epoch_starts", {"loss_history": 0})
         self.iter_per_epoch = self.iter_per_epoch if num_train is None else num_train
         sizes = {"loss_history": num_train, "val_loss_history": num_val}
         sizes["acc_history"] = None if num_val is None else 1

@@ -81,6 +81,8 @@ class ClassificationTrainer(Accessors):
         """The `Trainer` that runs; None without a model."""
         self.optimizer: Any = None
         self._resumes_from: Mapping[str, Any] | None = None
+        self._last_saved = 0
+        self._unread, self._epoch_starts = [], {}
         self._init_device()
         self._init_optimizer()
         self._init_dataloaders()
@@ -289,21 +291,18 @@ class ClassificationTrainer(Accessors):
             return
         is_due = self.loss_iter // self.save_every > self._last_saved // self.save_every
         if is_due and not self.trainer._accumulation.is_open:
-            self._save_iteration()
+            self._save_iteration(self.cur_epoch)
 
-    _last_saved = 0
-    """The iteration of the last checkpoint that `save_every` wrote."""
-
-    def _save_iteration(self) -> None:
-        name = f"{self.checkpoint_name}_epoch_{self.cur_epoch}_iter_{self.loss_iter}"
+    def _save_iteration(self, epoch: int) -> None:
+        name = f"{self.checkpoint_name}_epoch_{epoch}_iter_{self.loss_iter}"
         self._last_saved = self.loss_iter
         self.save_checkpoint(Path(self.checkpoint_dir, name))
 
     def end_epoch(self) -> None:
         """Test, save and stop, as the options say; runs after each epoch and its evaluation."""
-        if self.trainer.recorder.has_own_loop and self.save_every != 0:
-            self._save_iteration()
         self.cur_epoch += 1
+        if self.trainer.recorder.has_own_loop and self.save_every != 0:
+            self._save_iteration(self.cur_epoch - 1)
         if self.test_loader is not None:
             self.test_epoch()
         accuracy = self.get_cur_acc()

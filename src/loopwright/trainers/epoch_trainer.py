@@ -113,7 +113,8 @@ class EpochTrainer(Trainer):
     def run_step(self, batch: Any) -> torch.Tensor:
         """Train on a micro-batch, save when that is due, and return its loss."""
         self.num_steps_in_epoch += 1
-        self._run_train_step(batch)
+        run = self._run_train_step if self._splitter is None else self._splitter.run_train_step
+        run(batch)
         self._keeper.save_if_due(self)
         self.owner.after_batch()
         return self.recorder.loss
@@ -129,6 +130,9 @@ class EpochTrainer(Trainer):
     def _run_eval_epoch(
         self, valid_dl: Any, is_training: bool = True, is_intermediate: bool = False
     ) -> None:
+        if is_intermediate:
+            super()._run_eval_epoch(valid_dl, is_training, is_intermediate)
+            return
         with self._phase("eval"):  # an epoch of the user's own leaves modes and states alone, too
             self.owner.val_epoch()
 
@@ -160,6 +164,8 @@ class Recorder(TrainerCallback):
     def __init__(self, owner: ClassificationTrainer) -> None:
         self.owner = owner
         self.is_test = False
+        self.is_intermediate = False
+        """Whether the evaluation that goes on interrupts an epoch; it leaves no history here."""
         self.has_own_loop = False
         """Whether the owner's last epoch of training did not use `train_step`."""
         self.loss = torch.zeros(())
@@ -215,12 +221,17 @@ class Recorder(TrainerCallback):
         self.has_own_loop = has_own_loop
         self._write(trainer)
 
-    def on_eval_epoch_start(self, trainer: Any, **kwargs: Any) -> None:
+    def on_eval_epoch_start(
+        self, trainer: Any, is_intermediate: bool = False, **kwargs: Any
+    ) -> None:
         self._correct, self._num_samples, self._num_batches = None, 0, 0
-        if not self.is_test:
+        self.is_intermediate = is_intermediate
+        if not self.is_test and not is_intermediate:
             self.owner.begin_series("val_loss_history")
 
     def on_eval_step_end(self, trainer: Any, batch: Any, batch_output: Any, **kwargs: Any) -> None:
+        if self.is_intermediate:
+            return
         if not self.is_test:
             self.owner.add_value("val_loss_history", batch_output["loss"].detach())
         correct = self.owner.count_correct(batch, batch_output)
@@ -236,6 +247,8 @@ class Recorder(TrainerCallback):
         self._num_batches += 1
 
     def on_eval_epoch_end(self, trainer: Any, **kwargs: Any) -> None:
+        if self.is_intermediate:
+            return
         owner, history = self.owner, trainer.run_history
         name = "evaluation_loss" if self.is_test else "eval_loss_epoch"
         loss = history.get_latest_metric(name)

@@ -72,6 +72,7 @@ FLOORS = {
     "arguments.py": 4,
     "augmentors/": 4,
     "callbacks/": 4,
+    "compare.py": 4,
     "components/": 4,
     "config_file.py": 4,
     "datasets/": 4,

@@ -41,6 +41,7 @@ MODULES = (
     "loopwright.experiment_components",
     "loopwright.fitted",
     "loopwright.artifact",
+    "loopwright.compare",
     "loopwright.inputs",
     "loopwright.serving",
     "loopwright.stages",

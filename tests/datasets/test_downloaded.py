@@ -181,7 +181,11 @@ def test_titanic_has_its_types(tmp_path: Path) -> None:
     assert features[1].isnan().tolist() == [False, False, True, False, False, True, False]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("content", [b"nothing", gzip.compress(b"\x00\x00\x0d\x01" + bytes(8))])
+@pytest.mark.parametrize(
+    "content",
+    [b"nothing", gzip.compress(b"\x00\x00\x0d\x01" + bytes(8))],
+    ids=["no archive", "no images"],
+)
 def test_a_file_of_another_form_is_told(content: bytes, tmp_path: Path) -> None:
     write_idx(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(content)

@@ -15,8 +15,9 @@ import torch
 import torch._dynamo  # which optimizers import late, is here before the server forks
 from torch import nn
 
-from faults import loop_task, task
+from faults import loop_task, storage_jobs, task
 from faults.runner import digest, peak_memory
+from faults.storage_jobs import fetched, push
 from loopwright import checkpoint_store, run_log
 from loopwright.callbacks import TerminateOnNaNCallback, TrainerCallback
 from loopwright.checkpoint import read_state
@@ -39,12 +40,14 @@ def train_loop(folder: str, name: str, **options: Any) -> dict[str, Any]:
     return {key: digest(value) for key, value in loop_task.run(folder, name, **options).items()}
 
 
-def _ended(folder: str, *callbacks: TrainerCallback, **options: Any) -> dict[str, Any]:
+def _ended(
+    folder: str | os.PathLike[str], *callbacks: TrainerCallback, **options: Any
+) -> dict[str, Any]:
     """Train, and report how that ended."""
     report: dict[str, Any] = {"error": None, "started_at": None}
     watch = _Watch(report)
     try:
-        trainer = task.run(Path(folder), watch, *callbacks, **options)
+        trainer = task.run(folder, watch, *callbacks, **options)
     except (RunInterrupted, KeyboardInterrupt, OSError) as error:
         asked = Path(folder).with_suffix(".asked")
         report["seconds"] = time.monotonic() - float(asked.read_text()) if asked.exists() else None
@@ -372,3 +375,14 @@ def _measured(reads: Callable[[str], Any], path: str) -> dict[str, Any]:
     except CheckpointError as error:
         report = {"error": str(error)}
     return {**report, "memory": peak_memory() - before}
+
+
+# -------------------------------------------------------------------------------- storage
+
+__all__ = ["fetched", "push"]
+
+
+def copied(folder: str, kill_at: int | None = None, **options: Any) -> dict[str, Any]:
+    """Train with a copy at a URL, or go on; end at a step with SIGKILL if asked to."""
+    callbacks = [] if kill_at is None else [task.KillAt(kill_at)]
+    return storage_jobs.copied(_ended, folder, *callbacks, **options)

@@ -104,7 +104,7 @@ class KillAt(TrainerCallback):
 
 
 def make_trainer(
-    folder: Path,
+    folder: str | os.PathLike[str],
     *callbacks: TrainerCallback,
     data: str = "map",
     num_optimizers: int = 1,
@@ -131,7 +131,7 @@ def make_trainer(
 
 
 def run(
-    folder: Path,
+    folder: str | os.PathLike[str],
     *callbacks: TrainerCallback,
     data: str = "map",
     num_workers: int = 0,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopwright.execution.checking import check_forward, check_program
 from loopwright.execution.cuda_graph import GraphedCall
+from loopwright.execution.obstacles import NotCapturableError
 from loopwright.execution.program import Call, DirectCall, StepProgram
 from loopwright.execution.slots import keeps_outputs, settings_of_step
 from loopwright.execution.snapshot import Snapshot, run_recorded
@@ -79,6 +80,11 @@ def build(trainer: Trainer, batch: Any, rates: Rates) -> Built:
 
 def compile_step(trainer: Trainer, batch: Any, step: StepGraph) -> Call:
     """Return the compiled form of a graph, inside a CUDA graph where the device is CUDA."""
+    if any(each.device.type != trainer.device.type for each in step.fixed()):
+        raise NotCapturableError(
+            "the optimizer keeps numbers on the CPU, which a program on a device cannot change; "
+            "make it with fused=True or capturable=True"
+        )
     with preserved_random_states():
         draws = [draw.make() for draw in step.draws]
     inputs = [each.detach() for each in (*step.fixed(), *step.fresh(batch), *draws)]

@@ -411,9 +411,11 @@ class Experiment:
             parts, data = self._prepare(Stages(), held)
         assert parts.source is not None
         rows, prepared = data.rows[:num_samples], data["train"][0][:num_samples]
-        augment = parts.augmentation or (lambda images, samples, epoch: images)
-        epochs = range(1, num_epochs + 1)
-        augmented = torch.stack([augment(prepared, rows, epoch) for epoch in epochs], dim=1)
+        augmented = prepared[:, None].repeat(1, num_epochs, *[1] * (prepared.ndim - 1))
+        if parts.augmentation is not None:
+            for epoch in range(num_epochs):
+                parts.augmentation.epoch.fill_(epoch + 1)
+                augmented[:, epoch] = parts.augmentation(prepared, rows)
         raw = [parts.source[row][0] for row in rows.tolist()]
         return Preview(raw, prepared, augmented, parts.source.features_info, parts.features)
 

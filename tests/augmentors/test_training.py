@@ -76,7 +76,8 @@ def test_G_53_and_G_54_training_images_alone_are_augmented_after_the_preprocesso
     of_training = [x for x in seen.inputs if len(x) == 32]
     for (epoch, samples), found in zip(seen.samples, of_training, strict=True):
         plain = everything[samples] / 16
-        assert torch.equal(augmentation(plain, samples, epoch), found)
+        augmentation.epoch.fill_(epoch)
+        assert torch.equal(augmentation(plain, samples), found)
         changed = (found != plain).flatten(1).any(dim=1).float().mean()
         assert 0.3 < float(changed) < 0.95
     others = torch.cat([x for x in seen.inputs if len(x) != 32])
@@ -101,6 +102,17 @@ def test_the_same_run_again_and_one_that_was_stopped_see_the_same_images() -> No
     plain = digits()
     del plain["dataset"]["data_augmentors"]
     assert Experiment.from_dict(plain).train()["history"] != whole["history"]
+
+
+@pytest.mark.slow
+def test_a_step_that_runs_as_one_program_augments_anew_in_each_epoch() -> None:
+    losses = {}
+    for mode in ("eager", "capture"):
+        spec = digits(step_mode=mode)
+        spec["model"]["training"] |= {"epochs": 3}
+        results = Experiment.from_dict(spec).train()
+        losses[mode] = results["history"]["train_loss_epoch"]
+    assert losses["capture"] == pytest.approx(losses["eager"], rel=1e-4)
 
 
 def test_the_size_of_a_batch_does_not_change_what_is_drawn() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopwright.augmentors.draws import uniform_draws
 from loopwright.datasets.base import Array
@@ -70,8 +70,10 @@ class Augmentor(ABC):
 augmentors: Registry[type[Augmentor]] = Registry("augmentor")
 
 
-class Augmentation:
+class Augmentation(nn.Module):
     """Applies augmentors in order to batches, on the device that those are on.
+
+    It is a module so that a step that is run as one program sees `epoch`, a buffer, change.
 
     Args:
         steps: the augmentors.
@@ -82,7 +84,13 @@ class Augmentation:
         ValueError: the features are no images, their range is not known, or a step refuses them.
     """
 
+    epoch: Tensor
+    """The epoch whose draws are used, from 1; int64 [], changed in place."""
+    _low: Tensor
+    _span: Tensor
+
     def __init__(self, steps: Sequence[Augmentor], info: Array, seed: int) -> None:
+        super().__init__()
         if len(info.shape) != 3 or info.dtype is str:
             raise ValueError(
                 f"augmentors change images of the shape (channels, height, width); features here "
@@ -99,21 +107,20 @@ class Augmentation:
         self.steps = tuple(steps)
         self.describes = info
         low, high = (torch.as_tensor(b, dtype=torch.float32) for b in info.value_range)
-        self._low, self._span = low.reshape(-1, 1, 1), (high - low).reshape(-1, 1, 1)
+        self.register_buffer("epoch", torch.ones((), dtype=torch.int64), persistent=False)
+        self.register_buffer("_low", low.reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("_span", (high - low).reshape(-1, 1, 1), persistent=False)
         self._seed = derive_seed(seed, _AUGMENTATION_STREAM)
 
-    def __call__(self, images: Tensor, samples: Tensor, epoch: int | Tensor) -> Tensor:
-        """Return the images of a batch as they are in this epoch.
+    def forward(self, images: Tensor, samples: Tensor) -> Tensor:
+        """Return the images of a batch as they are in `epoch`.
 
         Args:
             images: [samples, channels, height, width], in the range of the description.
             samples: the number of each sample in the data set, int64.
-            epoch: from 1; a tensor where its value has to change without another call.
         """
-        if self._low.device != images.device:
-            self._low, self._span = self._low.to(images.device), self._span.to(images.device)
         count = sum(1 + step.num_draws for step in self.steps)
-        draws = uniform_draws(self._seed, epoch, samples, count)
+        draws = uniform_draws(self._seed, self.epoch, samples, count)
         changed = ((images - self._low) / self._span).clamp(0.0, 1.0)
         touched = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         for step in self.steps:

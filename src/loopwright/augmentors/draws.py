@@ -33,10 +33,11 @@ def philox(counters: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
 def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     """Return the high and the low half of a product of 32-bit words.
 
-    The product can pass 2**63; int64 wraps around, and the mask drops the sign that was moved in.
+    In two steps of 16 bits: a product that passed 2**63 would be undefined in compiled programs.
     """
-    product = word * factor
-    return (product >> 32) & _LOW, product & _LOW
+    upper, lower = word * (factor >> 16), word * (factor & 0xFFFF)
+    lower = ((upper & 0xFFFF) << 16) + lower
+    return (upper >> 16) + (lower >> 32), lower & _LOW
 
 
 def uniform_draws(seed: int, epoch: int | Tensor, samples: Tensor, count: int) -> Tensor:
@@ -66,6 +67,6 @@ def noise_like(images: Tensor, draws: Tensor) -> Tensor:
     positions = torch.arange(images[0].numel(), device=images.device)
     words = ((draws * 2.0**24).long()[:, None] * _WEYL[0] + positions * _WEYL[1]) & _LOW
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        words = ((words ^ (words >> shift)) * factor) & _LOW
+        words = _product(words ^ (words >> shift), factor)[1]
     words = words ^ (words >> 16)
     return ((words >> 8).to(images.dtype) * 2.0**-24).reshape(images.shape)

@@ -193,18 +193,25 @@ class Skew(Augmentor):
             raise ValueError(f"magnitude is {magnitude}, expected more than 0 and at most 0.9.")
         self.magnitude = magnitude
         self._moves = torch.tensor(_CORNER_MOVES[skew_type])
+        self._square = torch.tensor(_SQUARE)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        moves = self._moves.to(images.device)
+        # Moved once: a copy to the device could not be part of a captured step.
+        self._moves, self._square = self._moves.to(images), self._square.to(images)
+        moves, square = self._moves, self._square
         chosen = moves[(draws[:, 0] * len(moves)).long()]
-        square = torch.tensor(_SQUARE, dtype=images.dtype, device=images.device)
         amount = draws[:, 1, None, None] * self.magnitude
         # Inwards: corners at 0 move up, those at 1 move down.
         corners = square + chosen * amount * (1 - 2 * square)
         return _taken_from(images, _perspective(images, corners))
 
 
-_SQUARE = ((0, 0), (1, 0), (1, 1), (0, 1))  # corners as (x, y), around the image from the top left
+_SQUARE = (
+    (0.0, 0.0),
+    (1.0, 0.0),
+    (1.0, 1.0),
+    (0.0, 1.0),
+)  # corners as (x, y), around the image from the top left
 
 
 def _moves(corners: tuple[int, ...], axis: int) -> list[list[float]]:
@@ -396,4 +403,5 @@ class GaussianDistortion(Distort):
         self._bell = bell if method == "in" else 1 - bell
 
     def _surface(self, images: Tensor) -> Tensor:
-        return self._bell.to(images)
+        self._bell = self._bell.to(images)
+        return self._bell

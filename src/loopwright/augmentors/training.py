@@ -22,8 +22,7 @@ class AugmentingTrainer(Trainer):
 
     def __init__(self, *args: Any, augmentation: Augmentation, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.augmentation = augmentation
-        self._augmented_epoch = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.augmentation = augmentation.to(self.device)
 
     def training_run_start(self) -> None:
         """Say where images are augmented."""
@@ -34,11 +33,11 @@ class AugmentingTrainer(Trainer):
     def train_epoch_start(self) -> None:
         """Let the draws be those of this epoch."""
         super().train_epoch_start()
-        self._augmented_epoch.fill_(self.run_history.current_epoch)
+        self.augmentation.epoch.fill_(self.run_history.current_epoch)
 
     def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
         """Return the loss of a micro-batch whose images are augmented."""
         images, targets, samples = batch
         with torch.no_grad():
-            images = self.augmentation(images, samples, self._augmented_epoch)
+            images = self.augmentation(images, samples)
         return super().calculate_train_batch_loss([images, targets])

@@ -163,3 +163,35 @@ def test_what_is_stored_is_the_owners_alone(
     assert folder.stat().st_mode & 0o077 == 0
     assert any(folder.rglob("*.so"))
     assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") != str(folder)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(4, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(inputs)[0][:, -1])
+
+
+def test_a_program_that_does_not_run_leaves_the_run_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the compiler's code for an LSTM can raise; a run on `auto` does not."""
+    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0))
+    generator = torch.Generator().manual_seed(2)
+    data = torch.randn(24, 5, 4, generator=generator), torch.arange(24) % 3
+    ends = []
+    for mode in ("eager", "auto"):
+        torch.manual_seed(4)
+        model = Recurrent()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss = nn.CrossEntropyLoss()
+        trainer = Trainer(model, loss, optimizer, (), step_mode=mode, device="cpu", seed=1)  # type: ignore[arg-type]
+        trainer.train(data, num_epochs=1, per_device_batch_size=8)
+        ends.append(weights(trainer))
+    if trainer.step_report.choice == "eager":
+        assert same(*ends)
+        assert "exception in the program" in trainer.step_report.reason
+    else:  # a torch whose compiler can
+        torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-5)

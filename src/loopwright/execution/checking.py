@@ -61,7 +61,8 @@ def _check_one(trainer: Trainer, batch: Any, program: StepProgram) -> str:
         before.restore()
         exact = _in_double_precision(trainer, batch)
         before.restore()
-        ours = _outcome(trainer, lambda: _run_program(program, batch))
+        with _refusing_failures():
+            ours = _outcome(trainer, lambda: _run_program(program, batch))
     finally:
         before.restore()
     if not torch.equal(eager.random, ours.random):
@@ -97,7 +98,7 @@ def check_forward(
             eager = tensors_in(function(each))
         with preserved_random_states(), torch.no_grad():
             exact = _forward_in_double_precision(trainer, function, each)
-        with preserved_random_states():
+        with preserved_random_states(), _refusing_failures():
             ours = tensors_in(program(each))
         for index, (one, other) in enumerate(zip(ours, eager, strict=True)):
             reference = None if exact is None else exact[index]
@@ -107,6 +108,16 @@ def check_forward(
                 raise NotCapturableError(
                     f"a disagreement: output {index} is off by {error:.2g}, allowed {allowed:.2g}"
                 )
+
+
+@contextmanager
+def _refusing_failures() -> Iterator[None]:
+    """Refuse a program that was compiled and does not run, as for some recurrent layers."""
+    try:
+        yield
+    except Exception as error:  # whatever a compiler's mistake leads to
+        first = str(error).partition("\n")[0]
+        raise NotCapturableError(f"an exception in the program: {first or error!r}") from error
 
 
 def _distance(

@@ -1,6 +1,7 @@
 """Tests of registries: names, paths, and what is said when neither leads anywhere."""
 
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,27 @@ def test_a_misspelt_attribute_has_a_nearest_name(shapes: Registry[object]) -> No
 def test_the_nearest_name_ignores_case() -> None:
     assert nearest_name("ADAM", ("adam", "sgd")) == "adam"
     assert nearest_name("zzz", ("adam", "sgd")) is None
+
+
+def test_installed_packages_add_parts_by_entry_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[loopwright.things]\nordered = collections:OrderedDict\nbroken = nowhere:Thing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    registry: Registry[object] = Registry("thing", "loopwright.things")
+    registry.add("own", list)
+    assert registry.names() == ("broken", "ordered", "own")
+    assert "ordered" in registry
+    assert registry.get("ordered") is OrderedDict
+    assert registry.get("ordered") is OrderedDict
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        registry.get("broken")
+    with pytest.raises(UnknownNameError) as caught:
+        registry.get("orderd")
+    assert caught.value.nearest == "ordered"
+    assert "ordered" not in Registry[object]("thing")

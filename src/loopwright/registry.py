@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Generic, TypeVar
 
 from loopwright.errors import ConfigurationError
@@ -26,10 +26,13 @@ class Registry(Generic[Part]):
 
     Args:
         kind: what the parts are, for messages, such as "model".
+        group: the group of entry points by which installed packages add parts, each under the
+            name of its entry point; none where it is left out.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, group: str | None = None) -> None:
         self.kind = kind
+        self.group = group
         self._parts: dict[str, Part] = {}
 
     def register(self, name: str) -> Callable[[Part], Part]:
@@ -69,21 +72,29 @@ class Registry(Generic[Part]):
         if ":" in name:
             return self._import(name)
         if name not in self._parts:
-            raise self._unknown(name)
+            plugin = self._plugins().get(name)
+            if plugin is None:
+                raise self._unknown(name)
+            self._parts.setdefault(name, plugin.load())  # importing it may register it as well
         return self._parts[name]
 
     def names(self) -> tuple[str, ...]:
-        """Return all registered names in alphabetical order."""
-        return tuple(sorted(self._parts))
+        """Return all registered names, those of installed packages too, in alphabetical order."""
+        return tuple(sorted({*self._parts, *self._plugins()}))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._parts
+        return name in self._parts or name in self._plugins()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self.names())
+
+    def _plugins(self) -> dict[str, metadata.EntryPoint]:
+        if self.group is None:
+            return {}
+        return {plugin.name: plugin for plugin in metadata.entry_points(group=self.group)}
 
     def _import(self, path: str) -> Part:
         module_name, _, name = path.partition(":")

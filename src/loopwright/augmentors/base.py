@@ -67,7 +67,7 @@ class Augmentor(ABC):
         return self.augment(item[None], draws)[0][0]
 
 
-augmentors: Registry[type[Augmentor]] = Registry("augmentor")
+augmentors: Registry[type[Augmentor]] = Registry("augmentor", "loopwright.augmentors")
 
 
 class Augmentation(nn.Module):

@@ -14,6 +14,7 @@ from loopwright.datasets.downloaded import (
 )
 from loopwright.datasets.downloads import DownloadManager
 from loopwright.datasets.embedded import BreastCancer, Diabetes, Digits, Iris, Wine
+from loopwright.datasets.huggingface import HuggingFace
 from loopwright.datasets.images import ImageFolder
 from loopwright.datasets.tables import Csv, Parquet, encode_rows
 from loopwright.datasets.texts import TextFiles
@@ -33,6 +34,7 @@ __all__ = [
     "DownloadManager",
     "FashionMnist",
     "Hdf5",
+    "HuggingFace",
     "ImageFolder",
     "Imdb",
     "Iris",

@@ -92,7 +92,7 @@ class DataSource(ABC):
         return features[0], labels[0]
 
 
-datasets: Registry[type[DataSource]] = Registry("data set")
+datasets: Registry[type[DataSource]] = Registry("data set", "loopwright.datasets")
 
 
 def numbers(count: int) -> Array:

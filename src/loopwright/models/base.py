@@ -11,7 +11,7 @@ from loopwright.arguments import accepts
 from loopwright.datasets.base import Array, ClassLabel
 from loopwright.registry import Registry
 
-models: Registry[Callable[..., nn.Module]] = Registry("model")
+models: Registry[Callable[..., nn.Module]] = Registry("model", "loopwright.models")
 
 INFERRED = ("input_shape", "classes", "vocabulary_size", "categories")
 """Parameters that the data fill in where they are left out."""

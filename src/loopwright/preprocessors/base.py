@@ -116,7 +116,7 @@ class Preprocessor(ABC):
             raise ValueError(f"{self.name} has not been fitted. Call fit first.")
 
 
-preprocessors: Registry[type[Preprocessor]] = Registry("preprocessor")
+preprocessors: Registry[type[Preprocessor]] = Registry("preprocessor", "loopwright.preprocessors")
 
 
 def as_tensor(features: Samples, name: str) -> Tensor:

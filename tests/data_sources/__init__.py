@@ -1,0 +1,1 @@
+"""Tests of the data sets, in a folder that does not shadow the package `datasets`."""

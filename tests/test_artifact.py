@@ -23,6 +23,7 @@ pytest.importorskip("sklearn")
 from loopwright.artifact import read_artifact  # noqa: E402
 from loopwright.errors import ArtifactError  # noqa: E402
 from loopwright.experiment import Experiment, NotFittedError  # noqa: E402
+from loopwright.inputs import from_images  # noqa: E402
 
 NUM_MUTATIONS = 200
 
@@ -363,3 +364,56 @@ def test_a_file_appears_whole_or_not_at_all(
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["x.zip"]
     assert zipfile.ZipFile(io.BytesIO(before)).testzip() is None
+
+
+# --------------------------------------------------------- texts, and images of many sizes
+
+
+def test_images_of_many_sizes_are_predicted_from_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    for name, brightest in (("cat", 80), ("dog", 255)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = draw.integers(0, brightest, (10 + number, 12, 3), dtype=np.uint8)
+            image_module.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    experiment = Experiment(
+        dataset={
+            "dataset": {"type": "image_folder", "path": "images"},
+            "preprocessors": [{"type": "image_resize", "width": 8, "height": 8}],
+        },
+        model={"model": {"type": "resnet", "depth": 9, "width": 2}},
+    )
+    experiment.train()
+    experiment.save("images.zip")
+    files = [f"images/{name}/{number}.png" for name in ("cat", "dog") for number in range(3)]
+    samples = from_images((Path(each).read_bytes() for each in files), experiment.features_info)
+    loaded = Experiment.load("images.zip")
+    assert np.array_equal(loaded.predict_proba(samples), experiment.predict_proba(samples))
+
+
+def test_how_many_tokens_there_are_shows_when_the_tokenizer_is_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tokenizers")
+    monkeypatch.chdir(tmp_path)
+    for name, words in (("good", "fine and good"), ("bad", "awful and bad")):
+        (tmp_path / "texts" / name).mkdir(parents=True)
+        for number in range(6):
+            (tmp_path / "texts" / name / f"{number}.txt").write_text(f"this is {words} {number}")
+    experiment = Experiment(
+        dataset={
+            "dataset": {"type": "text_files", "path": "texts"},
+            "preprocessors": [{"type": "tokenizer", "max_length": 8, "vocabulary_size": 60}],
+        },
+        model={"model": {"type": "text_cnn", "embedding": 4, "channels": 4}},
+    )
+    experiment.train()
+    assert 0 < experiment.model.model.embedding.num_embeddings <= 60
+    experiment.save("texts.zip")
+    texts = ["this is good", "awful"]
+    loaded = Experiment.load("texts.zip")
+    assert np.array_equal(loaded.predict_proba(texts), experiment.predict_proba(texts))

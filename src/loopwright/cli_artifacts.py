@@ -149,10 +149,10 @@ def _predict(
 def _read_inputs(kind: str, value: Any, features: Any) -> Any:
     import numpy as np
 
-    from loopwright.inputs import from_csv, from_image, from_json
+    from loopwright.inputs import from_csv, from_images, from_json
 
     if kind == "image":
-        return np.stack([from_image(Path(each).read_bytes(), features) for each in value])
+        return from_images((Path(each).read_bytes() for each in value), features)
     if kind == "csv":
         return from_csv(Path(value).read_text(encoding="utf-8"), features)
     if kind == "json":

@@ -50,6 +50,7 @@ from loopwright.experiment_parts import (
     default_loss,
     first_line,
     make_parts,
+    needs_fitting,
     part_problems,
     place_files,
 )
@@ -525,13 +526,13 @@ class Experiment:
         with stages.stage("download_and_prepare_data"):
             parts.source.download_and_prepare(dl_manager)
         data = self._prepare_data(parts, stages, held, fits=fitted is None)
-        was_known = None not in parts.features.shape
+        waits = needs_fitting(parts, self.spec)
         info = parts.source.features_info
         parts.features = parts.pipeline.described_as(info, data["train"][0])
         if fitted is None:
             with stages.stage("augment_data"):
                 problems = add_augmentation(parts, _seed_of(self.spec))
-            if not was_known:
+            if waits:
                 problems += add_model(parts, self.spec)
             raise_problems(problems, self._source)
         return parts, data

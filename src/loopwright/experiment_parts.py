@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from loopwright.arguments import argument_problems
+from loopwright.arguments import accepts, argument_problems
 from loopwright.augmentors import Augmentation, AugmentingTrainer, Augmentor, augmentors
 from loopwright.callbacks import (
     SaveBestModelCallback,
@@ -117,7 +117,7 @@ def make_parts(
         with _telling(problems, "dataset", "data_augmentors", index):
             parts.augmentors.append(augmentors.get(component.type)(**component.arguments))
     _describe_data(parts, spec, make_source, problems)
-    if None not in parts.features.shape:
+    if not needs_fitting(parts, spec):
         problems += add_model(parts, spec)
     if parts.source is not None:
         _add_what_fits_the_labels(parts, spec, problems)
@@ -202,6 +202,15 @@ def add_augmentation(parts: Parts, seed: int) -> list[Problem]:
             parts.augmentation = augmentation
             parts.make_trainer = partial(AugmentingTrainer, augmentation=augmentation)
     return problems
+
+
+def needs_fitting(parts: Parts, spec: ExperimentSpec) -> bool:
+    """Whether what the model has to know shows only when the preprocessors are fitted."""
+    component = spec.model.model
+    takes_tokens = accepts(models.get(component.type), "vocabulary_size")
+    declares_them = "vocabulary_size" in component.arguments or parts.features.vocabulary_size
+    waits = takes_tokens and not declares_them and bool(parts.pipeline.steps)
+    return None in parts.features.shape or waits
 
 
 def add_model(parts: Parts, spec: ExperimentSpec) -> list[Problem]:

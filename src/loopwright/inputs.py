@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from loopwright.datasets import Array
 from loopwright.errors import LoopwrightError
 from loopwright.extras import require
 
-__all__ = ["BadInputError", "from_csv", "from_image", "from_json"]
+__all__ = ["BadInputError", "from_csv", "from_image", "from_images", "from_json"]
 
 _MOST_PIXELS = 50_000_000
 
@@ -72,6 +73,16 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def from_images(files: Iterable[bytes], features: Array) -> np.ndarray | list[np.ndarray]:
+    """Return image files as samples; a list where the data set has images of any size.
+
+    Raises:
+        BadInputError: the model takes no images, or one of these is none.
+    """
+    samples = [from_image(content, features) for content in files]
+    return samples if None in features.shape else np.stack(samples)
 
 
 def from_image(content: bytes, features: Array) -> np.ndarray:

@@ -17,7 +17,7 @@ from loopwright.artifact import Artifact
 from loopwright.datasets import Array, ClassLabel, Samples
 from loopwright.extras import require
 from loopwright.fitted import Fitted
-from loopwright.inputs import BadInputError, from_csv, from_image, from_json
+from loopwright.inputs import BadInputError, from_csv, from_images, from_json
 from loopwright.preprocessors.pipeline import joined
 
 require("fastapi", "serve")  # says how to install it, before the import below fails without a hint
@@ -259,7 +259,7 @@ async def _body(request: Request, max_bytes: int) -> bytes:
     return body
 
 
-async def _from_form(request: Request, features: Array) -> list[np.ndarray]:
+async def _from_form(request: Request, features: Array) -> np.ndarray | list[np.ndarray]:
     try:
         async with request.form(max_files=1000, max_fields=0) as form:
             parts = [each for _, each in form.multi_items() if not isinstance(each, str)]
@@ -268,7 +268,7 @@ async def _from_form(request: Request, features: Array) -> list[np.ndarray]:
         raise BadInputError(f"The form cannot be read: {error.detail}.") from None
     if not files:
         raise BadInputError("The form holds no file. Send each image as a file.")
-    return [from_image(content, features) for content in files]
+    return from_images(files, features)
 
 
 def _answer(fitted: Fitted, outputs: Tensor) -> dict[str, Any]:

@@ -118,6 +118,8 @@ CORE = {"numpy", "safetensors", "torch"}
 # Modules of ours that a file may import inside a function, where they are seldom needed and would
 # take `from loopwright import Trainer` past 5 % of `import torch`.
 DEFERRED = {
+    "default_callbacks.py": {"loopwright.forensics"},
+    "trainer.py": {"loopwright.execution.stepping", "loopwright.exports", "loopwright.loop_map"},
     "keeper.py": {"loopwright.run_lock", "loopwright.run_log", "loopwright.storage"},
 }
 FACES = 5

@@ -12,7 +12,6 @@ import torch
 from loopwright.device import LaggedValue
 from loopwright.events import TrainerCallback
 from loopwright.finite import BadStep, NonFiniteLossError, StepGuard
-from loopwright.forensics import FOLDER, save_bad_step
 from loopwright.hints import bottleneck_hint, fused_hint
 from loopwright.loaders import innermost
 from loopwright.progress_bar import ProgressBar
@@ -112,6 +111,9 @@ class TerminateOnNaNCallback(TrainerCallback):
 def _save_bad_step(trainer: Trainer, bad: BadStep) -> None:
     if trainer.run_dir is None:
         return
+    # Not imported with the trainer, which is to cost next to nothing over torch.
+    from loopwright.forensics import FOLDER, save_bad_step
+
     folder = trainer.run_dir / FOLDER
     try:
         save_bad_step(trainer, bad, folder)

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 
 from loopwright import checkpoint as saved
-from loopwright import loop_map
 from loopwright.accumulation import Accumulation, Count
 from loopwright.batches import batch_size_of, count_of, num_samples_in
 from loopwright.checkpoint_policy import CheckpointPolicy
@@ -32,9 +31,8 @@ from loopwright.device import (
 )
 from loopwright.ends import StopRequested, explain_lost_worker
 from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
+from loopwright.execution.eager import EagerStepping
 from loopwright.execution.report import StepMode, StepReport
-from loopwright.execution.stepping import Stepping
-from loopwright.exports import load_export, save_export
 from loopwright.feed import Feed
 from loopwright.finite import StepGuard
 from loopwright.history import (
@@ -212,7 +210,7 @@ class Trainer:
         self._feed = Feed()
         self._guard: StepGuard | None = None
         self._splitter: Splitter | None = None
-        self._stepping = Stepping(self, self.step_mode, Trainer)
+        self._stepping = self._make_stepping()
         self._run_seed = 0
         self._first_epoch = 1
         self._resumes_inside_epoch = False
@@ -890,6 +888,8 @@ class Trainer:
             content["scheduler_state_dict"] = states_of(self.scheduler)
         content.update(checkpoint_kwargs or {})
         if local_process_index() == 0 if save_per_node else process_index() == 0:
+            from loopwright.exports import save_export
+
             save_export(content, save_path)
 
     def load_checkpoint(
@@ -914,6 +914,8 @@ class Trainer:
             CheckpointError: The file does not fit the model or the optimizer, is damaged, or names
                 code that is not trusted. Nothing is restored in any case.
         """
+        from loopwright.exports import load_export
+
         content = load_export(checkpoint_path, trusted=trusted)
         targets = {"model_state_dict": self.get_model(keep_torch_compile=False)}
         if load_optimizer and "optimizer_state_dict" in content:
@@ -1014,10 +1016,10 @@ class Trainer:
         Args:
             evaluation: Print the loop of `evaluate` instead of that of `train`.
         """
-        lines = loop_map.EVALUATION if evaluation else loop_map.TRAINING
-        self.print(
-            loop_map.render(lines, overridden=self._overrider, listeners=self._listening_callbacks)
-        )
+        from loopwright.loop_map import EVALUATION, TRAINING, render
+
+        lines = EVALUATION if evaluation else TRAINING
+        self.print(render(lines, overridden=self._overrider, listeners=self._listening_callbacks))
 
     def _overrider(self, hook: str) -> str | None:
         owner = next(cls for cls in type(self).__mro__ if hook in vars(cls))
@@ -1077,6 +1079,14 @@ class Trainer:
             return {}
         names = names_of(self.optimizer)
         return {name: torch.amp.GradScaler(self.device.type) for name in names}
+
+    def _make_stepping(self) -> EagerStepping:
+        if self.step_mode == "eager":
+            return EagerStepping(self)
+        # Not imported with the trainer, which is to cost next to nothing over torch.
+        from loopwright.execution.stepping import Stepping
+
+        return Stepping(self, self.step_mode, Trainer)
 
     def _make_loader(
         self, dataset: Any, options: dict[str, Any], given: Collection[str]
@@ -1148,7 +1158,7 @@ class Trainer:
         self._splitter = Splitter(self) if self.on_out_of_memory == "split" else None
         self._keeper.resumed = self._keeper.resumed_from = None
         self._feed = Feed()
-        self._stepping = Stepping(self, self.step_mode, Trainer)
+        self._stepping = self._make_stepping()
         self._limits = num_epochs, max_num_train_steps
         self._optimizer_names = names_of(self.optimizer)
         self._first_epoch = self.run_history.current_epoch

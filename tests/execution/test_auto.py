@@ -11,7 +11,8 @@ from torch import nn
 
 from loopwright.errors import NotSupportedError
 from loopwright.events import TrainerCallback
-from loopwright.execution import auto, checking, stepping
+from loopwright.execution import auto, checking
+from loopwright.execution.eager import EagerStepping
 from loopwright.execution.stored import cache_folder
 from loopwright.trainer import Trainer
 
@@ -298,4 +299,4 @@ def test_steps_of_an_eager_run_are_those_of_the_trainer_itself() -> None:
     trainer = train(mode="eager")
     assert trainer._stepping.step == trainer.train_step
     assert trainer.step_report.reason == "it was asked for"
-    assert isinstance(trainer._stepping, stepping.Stepping)
+    assert type(trainer._stepping) is EagerStepping

@@ -208,7 +208,7 @@ print("ACCURACY", Experiment.from_dict(spec).train()["metrics"]["test_accuracy"]
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA holds for mapped memory on Linux")
 def test_memory_stays_bounded_on_a_set_ten_times_larger_than_the_limit(tmp_path: Path) -> None:
     """G-22: beyond the limit the system gives no memory; without chunks the same run fails."""
-    limit = 16 * 2**20
+    limit = 24 * 2**20
     rows = 10 * limit // (1024 * 4)
     labels = np.arange(rows) % 2
     features = np.random.default_rng(0).normal(size=(rows, 1024)).astype(np.float32)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from loopwright.errors import CheckpointError, NotSupportedError
 from loopwright.execution.auto import choose
 from loopwright.execution.building import Built, build, build_forward, rehearse
+from loopwright.execution.eager import EagerStepping
 from loopwright.execution.obstacles import NotCapturableError, check_capturable
 from loopwright.execution.program import StepProgram
 from loopwright.execution.report import StepMode, StepReport
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from loopwright.trainer import Trainer
 
 
-class Stepping:
-    """Takes the training steps of one run.
+class Stepping(EagerStepping):
+    """Takes the steps of one run, as programs where that was asked for and can be.
 
     Args:
         trainer: The trainer, prepared for the run.
@@ -32,13 +33,11 @@ class Stepping:
     """
 
     def __init__(self, trainer: Trainer, mode: StepMode, base: type) -> None:
-        self._trainer = trainer
+        super().__init__(trainer)
         self._mode = mode
         self._base = base
-        self.report: StepReport | None = None
-        """What was chosen; None before the first batch of a run."""
-        self.step: Callable[[Any], Any] = self._first_step
-        """Runs a micro-batch, and returns what `train_step` returns."""
+        self.report = None
+        self.step = self._first_step
         self._is_restored = False
         self._programs: dict[tuple[Any, Any], StepProgram] = {}
         self._rehearsed: Built | None = None
@@ -48,30 +47,25 @@ class Stepping:
         self._is_settled = False
         self._forwards: dict[Any, tuple[Any, Callable[[Any], Any] | None]] = {}
         self._forward_structure: Any = None
-        if mode in ("eager", "compile"):
+        if mode == "compile":
             self._adopt(StepReport(asked=mode, choice=mode, reason="it was asked for"))
 
     def begin_epoch(self) -> None:
-        """Look again, before the next step, at what programs were made for."""
         self._is_settled = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hold what the mode needs during a run."""
         compiles = self._mode == "compile"
         with compiled_model(self._trainer.model, cache_folder()) if compiles else nullcontext():
             yield
 
     def evaluate(self, batch: Any) -> Any:
-        """Return what `calculate_eval_batch_loss` returns."""
         return self._forward("calculate_eval_batch_loss", batch)
 
     def predict(self, batch: Any) -> Any:
-        """Return what `calculate_prediction` returns."""
         return self._forward("calculate_prediction", batch)
 
     def begin_phase(self) -> None:
-        """Look again, before the next batch without gradients, at what programs were made for."""
         self._forward_structure = None
 
     def _forward(self, name: str, batch: Any) -> Any:
@@ -116,24 +110,15 @@ class Stepping:
             self._trainer.print(f"Evaluation and prediction run in eager mode: {error}")
             return None
 
-    def state(self) -> dict[str, Any] | None:
-        """Return the choice for a checkpoint."""
-        return None if self.report is None else self.report.to_dict()
-
     def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Keep to the choice of a checkpoint."""
         if state is not None and state["asked"] == self._mode:
             self._is_restored = True
             self._adopt(StepReport.from_dict(state))
 
     def _adopt(self, report: StepReport) -> None:
-        self.report = report
-        eager = self._eager if self._trainer.precision != "fp32" else self._trainer.train_step
-        self.step = self._captured if report.choice == "capture" else eager
-
-    def _eager(self, batch: Any) -> Any:
-        with self._trainer.autocast():
-            return self._trainer.train_step(batch)
+        super()._adopt(report)
+        if report.choice == "capture":
+            self.step = self._captured
 
     def _first_step(self, batch: Any) -> Any:
         """Choose, with the first batch in hand, and take the step."""

@@ -71,6 +71,7 @@ def main() -> None:
     """Runs every pair in a process of its own and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workloads", nargs="+", help="W1 W2 W3 E2 P2 (default: all)")
+    parser.add_argument("--variants", nargs="+", help="default capture loader ... (default: all)")
     parser.add_argument("--core", type=int, help="the core to pin to (default: the last)")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -84,7 +85,8 @@ def main() -> None:
     print("| workload | loopwright, µs/step | by hand | ratio | quartiles | over, µs/step |")
     print("|---|--:|--:|--:|--:|--:|")
     for index, (workload, variant, *_) in enumerate(PAIRS):
-        if arguments.workloads is None or workload in arguments.workloads:
+        asked = (arguments.workloads, workload), (arguments.variants, variant)
+        if all(chosen is None or name in chosen for chosen, name in asked):
             row = run_child(index, arguments.core)
             low, middle, high = statistics.quantiles(row["ratios"], n=4)
             print(

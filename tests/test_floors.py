@@ -46,6 +46,8 @@ FLOORS = {
     "hints.py": 2,
     "history.py": 2,
     "limits.py": 2,
+    "columns.py": 1,
+    "lean_loader.py": 1,
     "loaders.py": 2,
     "loop_map.py": 2,
     "memory.py": 2,

@@ -1,8 +1,9 @@
 """Loaders: whole batches by index, equal to those of a DataLoader, whatever the workers."""
 
 import random
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from tiny import MapData, global_states, tiny_data
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
+    IterableDataset,
     SequentialSampler,
     Subset,
     TensorDataset,
@@ -18,14 +21,10 @@ from torch.utils.data import (
     default_collate,
 )
 
+from loopwright.columns import columns_of
 from loopwright.data import epoch_order
-from loopwright.loaders import (
-    MapLoader,
-    TensorLoader,
-    by_whole_batches,
-    columns_of,
-    make_loader,
-)
+from loopwright.lean_loader import lean_loader
+from loopwright.loaders import MapLoader, TensorLoader, make_loader
 from loopwright.seed import preserved_random_states
 
 
@@ -37,14 +36,11 @@ def loader_of(dataset: Any, collate_fn: Any = None, seed: int = 3, **options: An
     return loader
 
 
-def assert_same_batches(found: list[Any], expected: list[Any]) -> None:
+def assert_same_batches(found: list[Any], expected: list[Any], **options: bool) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert type(one) is type(other)
-        parts = (one, other) if isinstance(one, list) else ([one], [other])
-        for a, b in zip(*parts, strict=True):
-            assert a.dtype == b.dtype
-            assert torch.equal(a, b)
+        torch.testing.assert_close(one, other, rtol=0, atol=0, **options)
 
 
 X, Y = tiny_data(10)
@@ -404,29 +400,72 @@ def user_loader(kind: str) -> DataLoader[Any]:
         return DataLoader(data, 4, sampler=[-1, 3, -11, 0, 5])  # type: ignore[arg-type]
     if kind == "subset":
         return DataLoader(Subset(Subset(data, [9, 1, 2, -1, 4]), [4, 0, 2]), 2, shuffle=True)
+    if kind in SAMPLES:
+        return DataLoader(Listed([SAMPLES[kind](*row) for row in data]), 4, shuffle=True)
+    if kind == "strides":
+        return DataLoader(TensorDataset(torch.rand(3, 11, generator=own).t(), data.tensors[1]), 4)
+    if kind == "several at once":
+        return DataLoader(Doubled(*data.tensors), 4, shuffle=True)
     return DataLoader(data, 4, shuffle=kind == "shuffled", drop_last=kind == "in order")
 
 
+class Numbers(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(5))
+
+
+class Listed(Dataset[Any]):
+    """Samples of any kind, one by one."""
+
+    def __init__(self, samples: list[Any]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+class Pair(NamedTuple):
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+SAMPLES: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
+    "tensors": lambda x, y: (x, y),
+    "strided tensors": lambda x, y: (x.expand(2, 3).t(), y),
+    "parameters": lambda x, y: (torch.nn.Parameter(x), y),
+    "numbers": lambda x, y: (x, int(y)),
+    "one tensor": lambda x, y: x,
+    "a list": lambda x, y: [x, y],
+    "a dict": lambda x, y: {"x": x, "y": (y, float(y))},
+    "a named tuple": Pair,
+}
+
+
 @pytest.mark.parametrize(
-    "kind", ["shuffled", "in order", "own generator", "own sampler", "negative", "subset"]
+    "kind",
+    ["shuffled", "in order", "own generator", "own sampler", "negative", "subset"]
+    + ["strides", "several at once", *SAMPLES],
 )
-def test_whole_batches_are_those_of_the_users_loader(kind: str) -> None:
+def test_lean_batches_are_those_of_the_users_loader(kind: str) -> None:
     with preserved_random_states():
         torch.manual_seed(3)
         expected = [list(user_loader(kind)) for _ in range(2)]
         drawn = torch.rand(3)
         torch.manual_seed(3)
-        loaders = [by_whole_batches(user_loader(kind)) for _ in range(2)]
+        loaders = [lean_loader(user_loader(kind)) for _ in range(2)]
         actual = [list(loader) for loader in loaders]
         assert torch.equal(torch.rand(3), drawn)
-    assert all(type(loader.dataset) is not TensorDataset for loader in loaders)
+    assert not any(isinstance(loader, DataLoader) for loader in loaders)
     for left, right in zip(actual, expected, strict=True):
-        assert_same_batches(left, right)
+        assert_same_batches(left, right, check_stride=True)
 
 
-def test_whole_batches_show_what_the_user_writes_into_the_data() -> None:
+def test_lean_batches_show_what_the_user_writes_into_the_data() -> None:
     loader: Any = DataLoader(tables(), 4)
-    batches = iter(by_whole_batches(loader))
+    batches = iter(lean_loader(loader))
     next(batches)
     loader.dataset.tensors[0].zero_()
     assert torch.equal(next(batches)[0], torch.zeros(4, 3))
@@ -440,14 +479,21 @@ class OwnDataLoader(DataLoader[Any]):
     "loader",
     [
         OwnDataLoader(tables(), 4),
-        DataLoader(Doubled(*tables().tensors), 4),
-        DataLoader(tables(), 4, num_workers=2),
+        DataLoader(Numbers(), 4),
+        DataLoader(tables(), 4, num_workers=1),
         DataLoader(tables(), 4, collate_fn=lambda samples: samples),
-        DataLoader(TensorDataset(torch.zeros(3, 5).t(), torch.zeros(5)), 4),
         DataLoader(tables(), batch_size=None),
         [torch.zeros(2)],
     ],
-    ids=["subclass", "own samples", "workers", "collate", "strides", "no batches", "list"],
+    ids=["subclass", "stream", "workers", "collate", "no batches", "list"],
 )
 def test_other_loaders_are_used_as_they_are(loader: Any) -> None:
-    assert by_whole_batches(loader) is loader
+    assert lean_loader(loader) is loader
+
+
+def test_samples_of_other_lengths_are_refused_as_by_torch() -> None:
+    loader: Any = DataLoader(Listed([(torch.zeros(2), torch.zeros(1)), (torch.zeros(2),)]), 2)
+    with pytest.raises(RuntimeError) as expected:
+        list(loader)
+    with pytest.raises(RuntimeError, match="^" + re.escape(str(expected.value)) + "$"):
+        list(lean_loader(loader))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from loopwright.device import copied_ahead, move_to_device
 from loopwright.errors import CheckpointError
+from loopwright.lean_loader import lean_loader
 from loopwright.loaders import (
     EpochLoader,
     IterableLoader,
     TensorLoader,
-    by_whole_batches,
     innermost,
 )
 from loopwright.positions import ReplayedLoader
@@ -66,7 +66,7 @@ class Feed:
                 _enter_stream(trainer, inner)
             batches = iter(inner)
         elif start is None:
-            batches = iter(by_whole_batches(inner))
+            batches = iter(lean_loader(inner))
         else:
             batches = self._enter(trainer, inner, start)
         if inner is not loader:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from loopwright.loaders import by_whole_batches
+from loopwright.lean_loader import lean_loader
 from loopwright.seed import random_states, restore_random_states
 
 
@@ -49,7 +49,7 @@ class ReplayedLoader:
             set_generator_states(self.loader, position["generators"])
         if not num_used or position is None:
             self._before = {"random": random_states(), "generators": generator_states(self.loader)}
-            return iter(by_whole_batches(self.loader))
+            return iter(lean_loader(self.loader))
         if self._keeps_position:
             self.loader.load_state_dict(position["loader"])
             return iter(self.loader)
@@ -61,7 +61,7 @@ class ReplayedLoader:
         restore_random_states(before["random"])
         set_generator_states(self.loader, before["generators"])
         self._before = before
-        batches: Iterator[Any] = iter(by_whole_batches(self.loader))
+        batches: Iterator[Any] = iter(lean_loader(self.loader))
         for _ in islice(batches, num_used):
             pass
         restore_random_states(now)

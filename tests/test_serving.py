@@ -281,27 +281,29 @@ def test_many_clients_each_get_their_own_answers(
 
 def test_requests_that_wait_go_through_the_model_together(artifacts: dict[str, Path]) -> None:
     """The first goes at once; those that come meanwhile share batches of at most 8 samples."""
-    batcher = Batcher(read_artifact(artifacts["iris"]).fitted, max_batch_size=8)
+    fitted = read_artifact(artifacts["iris"]).fitted
     sizes: list[int] = []
-    forward = batcher._fitted.forward
 
-    def slowly(inputs: torch.Tensor) -> torch.Tensor:
+    def slowly(inputs: torch.Tensor) -> dict[str, list[Any]]:
         sizes.append(len(inputs))
         time.sleep(0.02)
-        return forward(inputs)
+        return {"inputs": inputs[:, 0].tolist(), "outputs": fitted.forward(inputs).tolist()}
 
-    batcher._fitted.forward = slowly  # type: ignore[method-assign]
+    batcher = Batcher(slowly, max_batch_size=8)
 
-    async def ask() -> list[torch.Tensor]:
+    async def ask() -> list[dict[str, list[Any]]]:
         rows = [torch.full((size, 4), float(size)) for size in (1, 3, 3, 3, 20, 1)]
         first = asyncio.create_task(batcher.run(rows[0]))
         await asyncio.sleep(0.005)
         return [await first, *await asyncio.gather(*(batcher.run(each) for each in rows[1:]))]
 
-    outputs = asyncio.run(ask())
+    answers = asyncio.run(ask())
     batcher.close()
     assert sizes == [1, 6, 3, 20, 1]
-    assert [len(each) for each in outputs] == [1, 3, 3, 3, 20, 1]
+    assert [each["inputs"] for each in answers] == [
+        [float(size)] * size for size in (1, 3, 3, 3, 20, 1)
+    ]
+    assert [len(each["outputs"]) for each in answers] == [1, 3, 3, 3, 20, 1]
     assert batcher.num_batches == 5
 
 

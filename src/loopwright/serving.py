@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from starlette.exceptions import HTTPException as ParsingError  # noqa: E402
 
 __all__ = ["Batcher", "make_server"]
 
+Columns = dict[str, list[Any]]
+
 _LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -38,21 +41,21 @@ class Batcher:
     to `max_batch_size` samples. Nobody waits for company: a lone request goes at once.
 
     Args:
-        fitted: what predicts.
+        predict: takes raw samples, gives columns with one item per sample.
         max_batch_size: samples that go through the model at once.
     """
 
-    def __init__(self, fitted: Fitted, max_batch_size: int = 256) -> None:
-        self._fitted = fitted
+    def __init__(self, predict: Callable[[Samples], Columns], max_batch_size: int = 256) -> None:
+        self._predict = predict
         self._max_batch_size = max_batch_size
-        self._waiting: list[tuple[Samples, asyncio.Future[Tensor]]] = []
+        self._waiting: list[tuple[Samples, asyncio.Future[Columns]]] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loopwright-model")
         self._worker: asyncio.Task[None] | None = None
         self.num_batches = 0
 
-    async def run(self, samples: Samples) -> Tensor:
-        """Return the model's outputs for raw samples."""
-        future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+    async def run(self, samples: Samples) -> Columns:
+        """Return the columns for raw samples."""
+        future: asyncio.Future[Columns] = asyncio.get_running_loop().create_future()
         self._waiting.append((samples, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -65,18 +68,19 @@ class Batcher:
             inputs = joined([samples for samples, _ in batch])
             self.num_batches += 1
             try:
-                outputs = await loop.run_in_executor(self._thread, self._fitted.forward, inputs)
-                parts = outputs.split([len(samples) for samples, _ in batch])
+                columns = await loop.run_in_executor(self._thread, self._predict, inputs)
             except Exception as error:  # told to each client that waits, and the server goes on
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for (_, future), part in zip(batch, parts, strict=True):
+            end = 0
+            for samples, future in batch:
+                start, end = end, end + len(samples)
                 if not future.done():  # the client may have left
-                    future.set_result(part)
+                    future.set_result({name: each[start:end] for name, each in columns.items()})
 
-    def _take(self) -> list[tuple[Samples, asyncio.Future[Tensor]]]:
+    def _take(self) -> list[tuple[Samples, asyncio.Future[Columns]]]:
         """Take what goes through the model next: at least one request, even a large one."""
         count, end = len(self._waiting[0][0]), 1
         while end < len(self._waiting):
@@ -141,7 +145,7 @@ def make_server(
     """
     fitted, about = artifact.fitted, artifact.about
     fitted.model.eval()
-    batcher, counts = Batcher(fitted, max_batch_size), Counts()
+    batcher, counts = Batcher(partial(_predicted, fitted), max_batch_size), Counts()
     info = _info(artifact)
 
     @asynccontextmanager
@@ -149,7 +153,8 @@ def make_server(
         yield
         batcher.close()
 
-    def check_token(request: Request) -> None:
+    # Not async, it would run in a thread: longer than all else that is done for a request.
+    async def check_token(request: Request) -> None:
         given = request.headers.get("authorization", "")
         if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
             detail = "Send the token: Authorization: Bearer TOKEN."
@@ -176,12 +181,16 @@ def make_server(
         began, status = time.perf_counter(), 500
         try:
             samples = await _samples_in(request, fitted, max_bytes)
-            outputs = await batcher.run(samples) if len(samples) else fitted.empty_outputs()
-            if not outputs.isfinite().all():
-                row = int((~outputs.isfinite()).flatten(1).any(1).nonzero()[0])
+            if len(samples):
+                columns = await batcher.run(samples)
+            else:
+                columns = _columns(fitted, fitted.empty_outputs())
+            if False in columns["finite"]:
+                row = columns["finite"].index(False)
                 raise BadInputError(f"The model gives no finite number for sample {row}.")
             counts.samples += len(samples)
-            answer = JSONResponse(_answer(fitted, outputs))
+            del columns["finite"]
+            answer = JSONResponse(columns)
             status = 200
             return answer
         except BadInputError as error:
@@ -271,14 +280,20 @@ async def _from_form(request: Request, features: Array) -> np.ndarray | list[np.
     return from_images(files, features)
 
 
-def _answer(fitted: Fitted, outputs: Tensor) -> dict[str, Any]:
+def _predicted(fitted: Fitted, samples: Samples) -> Columns:
+    return _columns(fitted, fitted.forward(samples))
+
+
+def _columns(fitted: Fitted, outputs: Tensor) -> Columns:
+    """Return what the answer to a request holds, and which samples have finite outputs."""
+    finite = outputs.isfinite().flatten(1).all(1) if outputs.ndim > 1 else outputs.isfinite()
     predictions = fitted.as_predictions(outputs)
-    answer: dict[str, Any] = {"predictions": predictions.tolist()}
+    columns: Columns = {"finite": finite.tolist(), "predictions": predictions.tolist()}
     if isinstance(fitted.labels, ClassLabel):
-        answer["labels"] = [fitted.labels.names[index] for index in predictions]
+        columns["labels"] = [fitted.labels.names[index] for index in predictions]
     if fitted.is_probabilistic:
-        answer["probabilities"] = fitted.as_probabilities(outputs).tolist()
-    return answer
+        columns["probabilities"] = fitted.as_probabilities(outputs).tolist()
+    return columns
 
 
 def _info(artifact: Artifact) -> dict[str, Any]:

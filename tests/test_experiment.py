@@ -240,7 +240,7 @@ def test_every_embedded_data_set_trains(name: str, schedule: str) -> None:
 
 
 def test_rate_and_momentum_follow_declared_functions() -> None:
-    """L-89 to L-93: by name; the accuracy is that of the validation part."""
+    """L-89, L-90, L-91, L-92, L-93: by name; the accuracy is that of the validation part."""
     spec = iris()
     training = spec["model"]["training"]
     training["optimizer"] = {"type": "sgd", "lr": 1.0, "momentum": 0.9}

@@ -96,7 +96,7 @@ def test_going_on_after_an_epoch_of_plain_code() -> None:
 
 
 def test_extending_a_loaded_run(tmp_path: Path) -> None:
-    """L-79, L-82 to L-84."""
+    """L-79, L-82, L-83, L-84."""
     source = with_validation(num_epochs=2, print_every=3, save_every=7, weight_decay=0.01)
     source.train()
     source.save_checkpoint(tmp_path / "end.pkl")

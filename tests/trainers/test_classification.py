@@ -68,7 +68,8 @@ DEFAULTS = {
 
 @pytest.mark.parametrize(("name", "value"), DEFAULTS.items())
 def test_defaults(name: str, value: object) -> None:
-    """L-07 to L-21, L-23 to L-27, L-31, L-37."""
+    """L-07, L-08, L-09, L-10, L-11, L-12, L-13, L-14, L-15, L-16, L-17, L-18, L-19, L-20, L-21,
+    L-23, L-24, L-25, L-26, L-27, L-31, L-37."""
     assert getattr(ClassificationTrainer(tiny_model()), name) == value
 
 
@@ -230,7 +231,7 @@ def plain_loop(num_epochs: int, order: Any) -> list[torch.Tensor]:
 
 
 def test_training_is_that_of_a_plain_loop() -> None:
-    """L-01 to L-03, L-45, L-48 to L-50: the same losses and weights, to the bit."""
+    """L-01, L-02, L-03, L-45, L-48, L-49, L-50: the same losses and weights, to the bit."""
     trainer = make(train_dataset=tiny_data(14))
 
     def order(epoch: int) -> Any:

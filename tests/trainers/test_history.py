@@ -38,7 +38,7 @@ def test_before_the_first_value() -> None:
 
 
 def test_getters_return_what_is_filled() -> None:
-    """L-62 to L-64: the newest value counts."""
+    """L-62, L-63, L-64: the newest value counts."""
     trainer = with_validation()
     trainer.set_num_epochs(4)
     trainer.num_epochs = 2
@@ -85,7 +85,7 @@ def test_data_of_unknown_length_grow_the_arrays() -> None:
 
 
 def test_the_history_file(tmp_path: Path) -> None:
-    """L-36, L-58, L-80 to L-83: apart from the checkpoint, and equal in both trainers."""
+    """L-36, L-58, L-80, L-81, L-82, L-83: apart from the checkpoint, and equal in both trainers."""
     trainer, other = with_validation(), with_validation()
     trainer.train()
     path = trainer.save_history(tmp_path / "past_history.pkl")

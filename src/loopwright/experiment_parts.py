@@ -37,6 +37,7 @@ from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.problems import Problem
 from loopwright.registry import UnknownNameError, nearest_name
 from loopwright.trainer import Trainer
+from loopwright.trainers.text_samples import ContinuationsCallback, TranslationsCallback
 
 _FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "data set": (datasets.get, ()),
@@ -76,6 +77,8 @@ class Parts:
     metrics: dict[str, Any] = field(default_factory=dict)
     train_metrics: dict[str, Any] = field(default_factory=dict)
     callbacks: list[TrainerCallback] = field(default_factory=list)
+    predicts_classes: bool = False
+    """Whether the labels are classes, and are what is trained for."""
 
 
 def part_problems(values: Mapping[str, Any]) -> list[Problem]:
@@ -130,6 +133,7 @@ def _add_what_fits_the_labels(parts: Parts, spec: ExperimentSpec, problems: list
     """Make loss and metrics, and the callbacks, which may watch one of those."""
     training = spec.model.training
     with _telling(problems, "model", "training", "objective"):
+        parts.predicts_classes = isinstance(parts.labels, ClassLabel) and not training.objective
         if training.objective is not None:
             make = objectives.get(training.objective.type)
             parts.make_trainer = make(**training.objective.arguments)
@@ -186,7 +190,9 @@ def _describe_data(
         parts.features = UNKNOWN
         return
     if parts.features.dtype is str:
-        message = "the features are text: end with tfidf, binary_vectorizer or tokenizer"
+        message = (
+            "the features are text: end with characters, tokenizer, tfidf or binary_vectorizer"
+        )
         problems.append(Problem(path=("dataset", "preprocessors"), message=message))
         parts.features = UNKNOWN
 
@@ -280,6 +286,17 @@ def place_files(parts: Parts, folder: Path) -> None:
             callback.save_path = folder / callback.save_path
         elif isinstance(callback, SaveTrainingStateCallback | WSDCheckpointCallback):
             callback.save_dir = folder / callback.save_dir
+
+
+def name_tokens(parts: Parts) -> None:
+    """Tell callbacks that write texts what the tokens of the data stand for."""
+    names = parts.labels.names
+    for callback in parts.callbacks:
+        if isinstance(callback, TranslationsCallback):
+            callback.source_names = callback.source_names or parts.features.tokens
+            callback.target_names = callback.target_names or names
+        elif isinstance(callback, ContinuationsCallback):
+            callback.characters = callback.characters or names
 
 
 def _make_loss(training: TrainingSpec, labels: Array) -> nn.Module | None:

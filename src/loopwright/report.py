@@ -41,6 +41,7 @@ def render_report(run: RunRecord) -> str:
         _figures(run),
         _curves(run),
         _pictures(run),
+        _texts(run),
         _epochs(run),
         _configuration(run),
         _environment(run),
@@ -126,6 +127,19 @@ def _pictures(run: RunRecord) -> str:
     )
     return (
         f'<section><h2>Pictures</h2><div class="charts">{figures}</div></section>' if shown else ""
+    )
+
+
+def _texts(run: RunRecord) -> str:
+    """Show the newest texts beside the pictures of a run."""
+    files = sorted((run.path / PICTURES_FOLDER).glob("*.txt"), key=lambda path: path.name)
+    figures = "".join(
+        f"<figure><figcaption><b>{escape(path.stem)}</b></figcaption>"
+        f"<pre>{escape(path.read_text(encoding='utf-8', errors='replace'))}</pre></figure>"
+        for path in files[-_MAX_PICTURES:]
+    )
+    return (
+        f'<section><h2>Texts</h2><div class="charts">{figures}</div></section>' if figures else ""
     )
 
 
@@ -418,6 +432,7 @@ figcaption b{margin-right:auto;font-weight:600}
 .key::before{content:"";display:inline-block;width:14px;height:3px;border-radius:2px;
 margin-right:6px;vertical-align:middle;background:var(--line)}
 figure img{max-width:100%;background:#fff}
+figure pre{border:0;padding:0 0 8px;white-space:pre-wrap}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--muted);font-size:12px;font-variant-numeric:tabular-nums}
 .grid{stroke:var(--rule);stroke-width:1}

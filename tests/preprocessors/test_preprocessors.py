@@ -29,6 +29,7 @@ TEXT = Array((), str)
 CASES: dict[str, tuple[dict[str, Any], Array, Samples]] = {
     "alphanumeric": ({}, TEXT, TEXTS),
     "binary_vectorizer": ({}, TEXT, TEXTS),
+    "characters": ({"max_length": 30}, TEXT, TEXTS),
     "divide": ({"factor": 4.0}, ROWS, NUMBERS),
     "grayscale": ({}, IMAGE, PIXELS),
     "grayscale_to_color": ({}, Array((1, 6, 8), torch.uint8), PIXELS[:, :1]),
@@ -315,6 +316,22 @@ def test_tokens_are_numbered_cut_and_filled_up(kind: str) -> None:
         assert torch.equal(fitted("tokenizer", kind=kind)[0].transform(texts), tokens[:4])  # type: ignore[arg-type]
 
 
+def test_characters_are_numbered_and_filled_up() -> None:
+    step, texts = fitted("characters")
+    known = sorted(set("".join(TEXTS)))
+    info = step.describe(TEXT)
+    assert info.tokens == ("<padding>", "<unknown>", *known)
+    assert info.vocabulary_size == len(info.tokens)
+    tokens = step.transform([*texts, "", "cat€"])
+    assert isinstance(tokens, Tensor)
+    shown = ["".join(info.tokens[token] for token in row if token) for row in tokens.tolist()]
+    assert shown == [*TEXTS, "", "cat<unknown>"]
+    with pytest.raises(ValueError, match=r"has 31 characters, and characters.max_length is 30"):
+        step.transform(["x" * 31])
+    with pytest.raises(ValueError, match="max_length is 0"):
+        make("characters", max_length=0)
+
+
 def test_the_spectrogram_is_that_of_scipy() -> None:
     scipy = pytest.importorskip("scipy.signal")
     time = torch.arange(2000) / 1000
@@ -344,5 +361,5 @@ def test_a_pipeline_runs_in_order_and_ends_in_numbers() -> None:
     assert Pipeline([]).transform(PIXELS).dtype == torch.float32
     with pytest.raises(ValueError, match="put image_resize into dataset.preprocessors"):
         Pipeline([]).transform([PIXELS[0], PIXELS[0, :, :2]])
-    with pytest.raises(ValueError, match="end dataset.preprocessors with tfidf"):
+    with pytest.raises(ValueError, match="end dataset.preprocessors with characters"):
         Pipeline([]).transform(TEXTS)

@@ -20,9 +20,11 @@ import torch
 from torch import nn
 from loopwright.callbacks import TrainerCallback
 from loopwright.checkpoint_policy import CheckpointPolicy
-from loopwright.models import vae
+from loopwright.models import gpt, rnn_seq2seq, vae
 from loopwright.schedulers import Triangular
-from loopwright.trainers import ClassificationTrainer, VaeTrainer
+from loopwright.trainers import (
+    ClassificationTrainer, LanguageModelTrainer, Seq2SeqTrainer, VaeTrainer,
+)
 
 kind, folder, action = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 torch.manual_seed(1 if action != "resume" else 2)
@@ -35,15 +37,23 @@ class Slow(TrainerCallback):
             print("now", flush=True)
             time.sleep(60)
 
-if kind == "vae":
-    model = vae([1, 4, 4], code_size=2, hidden=[8])
-    policy = CheckpointPolicy(every_steps=1)
-    trainer = VaeTrainer(
+if kind in ("vae", "seq2seq", "language_model"):
+    tokens = torch.randint(1, 5, (60, 7), generator=generator)
+    if kind == "vae":
+        data, make, options = (x, y), VaeTrainer, {}
+        model = vae([1, 4, 4], code_size=2, hidden=[8])
+    elif kind == "seq2seq":
+        data, make, options = (tokens, tokens.flip(1)), Seq2SeqTrainer, {"teacher_forcing": 0.5}
+        model = rnn_seq2seq((7,), 5, 5, width=8, dropout=0.2)
+    else:
+        data, make, options = (tokens[:, :-1], tokens[:, 1:]), LanguageModelTrainer, {}
+        model = gpt((6,), 5, width=8, heads=2, layers=1, dropout=0.2)
+    trainer = make(
         model, None, torch.optim.Adam(model.parameters(), lr=1e-2), [Slow()], seed=3,
-        run_dir=folder / "run", checkpoint=policy,
+        run_dir=folder / "run", checkpoint=CheckpointPolicy(every_steps=1), **options,
     )
     resume = "latest" if action == "resume" else None
-    trainer.train((x, y), 3, per_device_batch_size=10, resume=resume)
+    trainer.train(data, 3, per_device_batch_size=10, resume=resume)
 else:
     class Own(ClassificationTrainer):
         def train_epoch(self):
@@ -89,7 +99,7 @@ def run(kind: str, folder: Path, action: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-@pytest.mark.parametrize("kind", ["own", "vae"])
+@pytest.mark.parametrize("kind", ["own", "vae", "seq2seq", "language_model"])
 def test_a_killed_run_goes_on_exactly(tmp_path: Path, kind: str) -> None:
     """L-04, L-35, L-52: the checkpoints of every batch survive, and the newest is gone on from."""
     process = start(kind, tmp_path / "killed", "kill")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from loopwright import callbacks as shipped
 from loopwright.events import TrainerCallback
 from loopwright.registry import Registry
-from loopwright.trainers import pictures
+from loopwright.trainers import pictures, text_samples
 
 callbacks: Registry[Callable[..., TrainerCallback]] = Registry("callback")
 
@@ -30,7 +30,9 @@ def _name_of(kind: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", stem).lower()
 
 
-_parts = {kind: getattr(home, kind) for home in (shipped, pictures) for kind in home.__all__}
+_parts = {
+    kind: getattr(home, kind) for home in (shipped, pictures, text_samples) for kind in home.__all__
+}
 for _kind, _part in _parts.items():
     if (
         isinstance(_part, type)

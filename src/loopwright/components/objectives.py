@@ -10,6 +10,8 @@ from loopwright.trainers.autoencoders import (
     DenoisingAutoencoderTrainer,
     VaeTrainer,
 )
+from loopwright.trainers.language_models import LanguageModelTrainer
+from loopwright.trainers.seq2seq import Seq2SeqTrainer
 
 MakeTrainer = Callable[..., Trainer]
 """Takes what `Trainer` takes."""
@@ -42,3 +44,20 @@ def vae(beta: float = 1.0) -> MakeTrainer:
         beta: the weight of the divergence from it.
     """
     return partial(VaeTrainer, beta=beta)
+
+
+@objectives.register("seq2seq")
+def seq2seq(teacher_forcing: float = 1.0, label_smoothing: float = 0.0) -> MakeTrainer:
+    """Write the sequence that belongs to another.
+
+    Args:
+        teacher_forcing: the share of true tokens among the decoder's inputs.
+        label_smoothing: the share of a target's probability that all tokens get alike.
+    """
+    return partial(Seq2SeqTrainer, teacher_forcing=teacher_forcing, label_smoothing=label_smoothing)
+
+
+@objectives.register("language_model")
+def language_model() -> MakeTrainer:
+    """Give, at each place of a sequence, the token that comes next."""
+    return LanguageModelTrainer

@@ -16,11 +16,13 @@ from loopwright.datasets.downloads import DownloadManager
 from loopwright.datasets.embedded import BreastCancer, Diabetes, Digits, Iris, Wine
 from loopwright.datasets.huggingface import HuggingFace
 from loopwright.datasets.images import ImageFolder
+from loopwright.datasets.pairs import Addition, Reversal, TextPairs
 from loopwright.datasets.tables import Csv, Parquet, encode_rows
 from loopwright.datasets.texts import TextFiles
 from loopwright.datasets.torch_datasets import TorchDataset, make_source
 
 __all__ = [
+    "Addition",
     "Array",
     "BreastCancer",
     "CaliforniaHousing",
@@ -41,8 +43,10 @@ __all__ = [
     "Mnist",
     "Npz",
     "Parquet",
+    "Reversal",
     "Samples",
     "TextFiles",
+    "TextPairs",
     "TinyImagenet",
     "Titanic",
     "TorchDataset",

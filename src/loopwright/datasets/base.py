@@ -34,6 +34,8 @@ class Array:
     """The least and the largest value of an image, for each channel where they differ."""
     vocabulary_size: int | None = None
     """How many different tokens there are, where the values are numbers of tokens."""
+    tokens: tuple[str, ...] = ()
+    """The texts that those stand for; empty where they are not known."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class LabelledTexts(DataSource):
     def read(self, start: int, stop: int) -> tuple[Samples, Tensor]:
         chosen = self._listed()[start:stop]
         labels = torch.tensor([label for _, label in chosen], dtype=torch.int64)
-        return [_read_text(path) for path, _ in chosen], labels
+        return [read_text(path) for path, _ in chosen], labels
 
     def _listed(self) -> list[tuple[Path, int]]:
         if self._files is None:
@@ -38,7 +38,12 @@ class LabelledTexts(DataSource):
         return self._files
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return what a file in UTF-8 holds.
+
+    Raises:
+        ValueError: it is no such text.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -112,7 +117,7 @@ class TextFiles(LabelledTexts):
         if self._tokens is None:
             is_file = self.path.is_file()
             files = [self.path] if is_file else sorted(self.path.rglob(self._pattern))
-            text = "".join(_read_text(file) for file in files)
+            text = "".join(read_text(file) for file in files)
             if len(text) <= (self._block_length or 0):
                 raise ValueError(
                     f"{self.path} holds {len(text)} characters, less than one block of "

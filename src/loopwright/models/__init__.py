@@ -11,11 +11,21 @@ from loopwright.models.cnn import cnn
 from loopwright.models.dogs_vs_cats_cnn import dogs_vs_cats_cnn
 from loopwright.models.mlp import mlp
 from loopwright.models.resnet import resnet
+from loopwright.models.seq2seq import (
+    RnnSeq2Seq,
+    Seq2Seq,
+    TransformerSeq2Seq,
+    rnn_seq2seq,
+    transformer_seq2seq,
+)
 from loopwright.models.tabular import tabular_mlp
 from loopwright.models.texts import gpt, text_cnn, transformer_classifier
 
 __all__ = [
     "Autoencoder",
+    "RnnSeq2Seq",
+    "Seq2Seq",
+    "TransformerSeq2Seq",
     "VariationalAutoencoder",
     "autoencoder",
     "build_model",
@@ -25,8 +35,10 @@ __all__ = [
     "mlp",
     "models",
     "resnet",
+    "rnn_seq2seq",
     "tabular_mlp",
     "text_cnn",
     "transformer_classifier",
+    "transformer_seq2seq",
     "vae",
 ]

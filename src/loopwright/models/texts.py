@@ -36,7 +36,7 @@ def text_cnn(
     Raises:
         ValueError: the samples are no sequences, or shorter than a kernel.
     """
-    (length,) = _sequence_shape("text_cnn", input_shape)
+    (length,) = sequence_shape("text_cnn", input_shape)
     require_at_least(
         1, classes=classes, vocabulary_size=vocabulary_size, embedding=embedding, channels=channels
     )
@@ -100,9 +100,9 @@ def transformer_classifier(
     Raises:
         ValueError: the samples are no sequences, or `heads` does not divide `width`.
     """
-    (length,) = _sequence_shape("transformer_classifier", input_shape)
+    (length,) = sequence_shape("transformer_classifier", input_shape)
     require_at_least(1, classes=classes, vocabulary_size=vocabulary_size, layers=layers)
-    _check_heads(width, heads)
+    check_heads(width, heads)
     require_share(dropout=dropout)
     return TransformerClassifier(
         length, vocabulary_size, width, heads, layers, classes, dropout, padding
@@ -175,9 +175,9 @@ def gpt(
     Raises:
         ValueError: the samples are no sequences, or `heads` does not divide `width`.
     """
-    (length,) = _sequence_shape("gpt", input_shape)
+    (length,) = sequence_shape("gpt", input_shape)
     require_at_least(1, vocabulary_size=vocabulary_size, layers=layers)
-    _check_heads(width, heads)
+    check_heads(width, heads)
     require_share(dropout=dropout)
     return GPT(length, vocabulary_size, width, heads, layers, dropout)
 
@@ -224,6 +224,7 @@ class GPT(nn.Module):
         count: int,
         *,
         temperature: float = 1.0,
+        top_k: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return sequences (samples, length + count) that go on after `tokens`.
@@ -232,17 +233,44 @@ class GPT(nn.Module):
             tokens: the beginnings, (samples, length), int64.
             count: tokens to add.
             temperature: divides the logits; 0 takes the likeliest token each time.
+            top_k: how many of the likeliest tokens are drawn from; all where it is None.
             generator: of the draws.
         """
         for _ in range(count):
             logits = self(tokens[:, -self.length :])[:, :, -1]
-            if temperature == 0:
-                following = logits.argmax(dim=1, keepdim=True)
-            else:
-                chances = (logits / temperature).softmax(dim=1)
-                following = torch.multinomial(chances, 1, generator=generator)
-            tokens = torch.cat([tokens, following], dim=1)
+            following = draw_tokens(logits, temperature, top_k, generator)
+            tokens = torch.cat([tokens, following[:, None]], dim=1)
         return tokens
+
+
+def draw_tokens(
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return one token for each row of logits, int64 (samples,).
+
+    Args:
+        logits: (samples, vocabulary).
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_k: how many of the likeliest tokens are drawn from; all where it is None.
+        generator: of the draws, on the device of the logits.
+
+    Raises:
+        ValueError: `temperature` is below 0, or `top_k` below 1.
+    """
+    if temperature < 0 or (top_k is not None and top_k < 1):
+        raise ValueError(
+            f"temperature is {temperature} and top_k {top_k}; expected 0 or more, and 1 or more."
+        )
+    if temperature == 0:
+        return logits.argmax(dim=1)
+    if top_k is not None and top_k < logits.shape[1]:
+        least = logits.topk(top_k, dim=1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    chances = (logits / temperature).softmax(dim=1)
+    return torch.multinomial(chances, 1, generator=generator)[:, 0]
 
 
 class _Block(nn.Module):
@@ -285,7 +313,12 @@ class _CausalAttention(nn.Module):
         return changed
 
 
-def _sequence_shape(model: str, input_shape: Sequence[int]) -> tuple[int]:
+def sequence_shape(model: str, input_shape: Sequence[int]) -> tuple[int]:
+    """Return the length of sequences; refuse what is none.
+
+    Raises:
+        ValueError: the message names the model.
+    """
     if len(input_shape) != 1:
         raise ValueError(
             f"A {model} takes sequences of token numbers, (length,); a sample here has the shape "
@@ -295,7 +328,8 @@ def _sequence_shape(model: str, input_shape: Sequence[int]) -> tuple[int]:
     return (input_shape[0],)
 
 
-def _check_heads(width: int, heads: int) -> None:
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a number of heads that does not divide the width."""
     require_at_least(1, width=width, heads=heads)
     if width % heads:
         raise ValueError(f"heads is {heads}, which does not divide width, {width}.")

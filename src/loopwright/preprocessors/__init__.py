@@ -8,6 +8,7 @@ from loopwright.preprocessors.tables import Impute, OneHot
 from loopwright.preprocessors.texts import (
     Alphanumeric,
     BinaryVectorizer,
+    Characters,
     Lemmatization,
     Tfidf,
     Tokenizer,
@@ -16,6 +17,7 @@ from loopwright.preprocessors.texts import (
 __all__ = [
     "Alphanumeric",
     "BinaryVectorizer",
+    "Characters",
     "Divide",
     "Grayscale",
     "GrayscaleToColor",

@@ -58,8 +58,8 @@ def as_inputs(features: Samples) -> Tensor:
     if isinstance(features, list):
         if isinstance(features[0], str):
             raise ValueError(
-                "the features are text: end dataset.preprocessors with tfidf, binary_vectorizer "
-                "or tokenizer"
+                "the features are text: end dataset.preprocessors with characters, tokenizer, "
+                "tfidf or binary_vectorizer"
             )
         shapes = sorted({tuple(sample.shape) for sample in features})
         if len(shapes) > 1:

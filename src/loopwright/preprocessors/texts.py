@@ -207,6 +207,53 @@ class BinaryVectorizer(_Vectorizer):
         return text.CountVectorizer(vocabulary=self.vocabulary, binary=True, **self._analysis)
 
 
+@preprocessors.register("characters")
+class Characters(Preprocessor):
+    """Gives the numbers of characters, int64, filled up to one length.
+
+    0 fills up, 1 stands for a character that the training part does not have.
+
+    Args:
+        max_length: characters in a sample; a longer text is refused.
+    """
+
+    learned = ("vocabulary",)
+
+    def __init__(self, max_length: int = 128) -> None:
+        if max_length < 1:
+            raise ValueError(f"max_length is {max_length}; expected 1 or more.")
+        self.max_length = max_length
+        self.vocabulary: list[str] | None = None
+
+    def describe(self, info: Array) -> Array:
+        require_text(info, "characters")
+        known = self.vocabulary
+        return replace(
+            info,
+            shape=(self.max_length,),
+            dtype=torch.int64,
+            vocabulary_size=None if known is None else len(known) + 2,
+            tokens=() if known is None else ("<padding>", "<unknown>", *known),
+        )
+
+    def fit_generator(self, chunks: Iterable[Chunk]) -> None:
+        self.vocabulary = sorted({each for texts, _ in chunks for each in "".join(texts)})
+
+    def transform(self, features: Samples) -> Tensor:
+        self._require_fitted()
+        assert self.vocabulary is not None
+        numbers = {character: i for i, character in enumerate(self.vocabulary, start=2)}
+        tokens = torch.zeros(len(features), self.max_length, dtype=torch.int64)
+        for row, text in zip(tokens, features, strict=True):
+            if len(text) > self.max_length:
+                raise ValueError(
+                    f"A text has {len(text)} characters, and characters.max_length is "
+                    f"{self.max_length}. Shorten it, or train with a larger one."
+                )
+            row[: len(text)] = torch.tensor([numbers.get(each, 1) for each in text])
+        return tokens
+
+
 @preprocessors.register("tokenizer")
 class Tokenizer(Preprocessor):
     """Cuts text into tokens that are learned from the training part, and gives their numbers.

@@ -1,9 +1,10 @@
 """Trainers for autoencoders, their losses as functions, and using what they trained."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from loopwright.trainer import Trainer
@@ -136,7 +137,23 @@ class VaeTrainer(AutoencoderTrainer):
 
 
 class AutoencoderInferrer(Inferrer):
-    """Encodes, decodes, reconstructs and interpolates with a trained autoencoder."""
+    """Encodes, decodes, reconstructs and interpolates with a trained autoencoder.
+
+    Args:
+        model: The autoencoder, with `encode` and `decode`.
+        device_id: N for cuda:N, below 0 for the CPU.
+        activation: Makes values of what the decoder gives; by default those of logits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        device_id: int = -1,
+        *,
+        activation: Callable[[Tensor], Tensor] = torch.sigmoid,
+    ) -> None:
+        super().__init__(model, device_id)
+        self.activation = activation
 
     def encode(self, samples: Tensor) -> Tensor:
         """Return the codes of samples, [N, code_size]."""
@@ -144,11 +161,11 @@ class AutoencoderInferrer(Inferrer):
         return codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return samples of codes: values from 0 to 1."""
-        return torch.sigmoid(self.call(self.get_model().decode, codes))
+        """Return samples of codes: values from 0 to 1, unless `activation` gives others."""
+        return self.activation(self.call(self.get_model().decode, codes))
 
     def reconstruct(self, samples: Tensor) -> Tensor:
-        """Return samples as they come out of their codes: values from 0 to 1."""
+        """Return samples as they come out of their codes."""
         return self.decode(self.encode(samples))
 
     def interpolate(self, first: Tensor, last: Tensor, steps: int = 8) -> Tensor:

@@ -1,7 +1,7 @@
 """Using a trained model: on its device, in evaluation mode, without gradients."""
 
 import os
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -27,6 +27,19 @@ class Inferrer:
         self.model = model
         if model is not None:
             model.to(self.device)
+
+    @classmethod
+    def of(cls, model: nn.Module, **options: Any) -> Self:
+        """Return an inferrer of a model that stays on the device where it is.
+
+        Args:
+            model: The model.
+            options: Further ones of the constructor.
+        """
+        inferrer = cls(**options)
+        inferrer.model = model
+        inferrer.device = next(model.parameters()).device
+        return inferrer
 
     def forward(self, inputs: Any) -> Any:
         """Return the model's outputs for a batch of inputs, on the device.

@@ -67,8 +67,7 @@ class SamplesCallback(TrainerCallback):
         self.seed = seed
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        inferrer = AutoencoderInferrer(trainer.get_model())
-        inferrer.device = trainer.device
+        inferrer = AutoencoderInferrer.of(trainer.get_model())
         samples = inferrer.generate(self.num_samples, seed=self.seed).cpu()
         _draw(trainer, "samples", [samples])
 
@@ -88,8 +87,7 @@ class LatentSpaceCallback(TrainerCallback):
     def on_training_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
         data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
         samples, labels = _first(data, 2000), _labels(data, 2000)
-        inferrer = AutoencoderInferrer(trainer.get_model())
-        inferrer.device = trainer.device
+        inferrer = AutoencoderInferrer.of(trainer.get_model())
         codes = inferrer.encode(samples).cpu()
         shown = codes[:, codes.var(dim=0).argsort(descending=True)[:2].sort().values]
         ax = new_axes((4.8, 4.8))

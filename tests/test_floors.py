@@ -84,6 +84,7 @@ FLOORS = {
     "loop_callbacks/": 4,
     "loop_schedulers/": 4,
     "fitted.py": 4,
+    "inference.py": 4,
     "inputs.py": 4,
     "models/": 4,
     "plots.py": 4,

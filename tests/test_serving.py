@@ -155,6 +155,44 @@ def test_numbers_are_predicted_without_labels(artifacts: dict[str, Path]) -> Non
         np.testing.assert_allclose(answer["predictions"], expected, rtol=1e-6)
 
 
+def test_texts_are_answered_with_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Translations and continuations; the description takes a text for a sample."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("to be or not to be. " * 9)
+    sequences: dict[str, Any] = {
+        "seq2seq": (
+            {"type": "reversal", "num_samples": 40, "max_length": 5},
+            ["characters"],
+            {"type": "rnn_seq2seq", "width": 8},
+        ),
+        "language_model": (
+            {"type": "text_files", "path": "text.txt", "block_length": 6},
+            [],
+            {"type": "gpt", "width": 8, "heads": 1, "layers": 1},
+        ),
+    }
+    for objective, (dataset, preprocessors, model) in sequences.items():
+        experiment = Experiment(
+            dataset={"dataset": dataset, "preprocessors": preprocessors},
+            model={"model": model, "training": {"objective": objective}},
+            run={"seed": 0, "threads": 1},
+        )
+        experiment.train()
+        experiment.save("model.zip", licence="MIT")
+        texts = ["abe"] if objective == "seq2seq" else ["to be", "not"]
+        with serving(tmp_path / "model.zip") as client:
+            status, answer = client.predict({"inputs": texts})
+            assert status == 200
+            assert answer == {"predictions": experiment.predict(texts).tolist()}
+            assert client.predict({"inputs": []}) == (200, {"predictions": []})
+            assert client.predict({"inputs": [[0.5]]})[0] == 422
+            info = client.send("GET", "/info")[1]
+            assert "text" in info["output"]["description"]
+            body = client.send("GET", "/openapi.json")[1]["paths"]["/predict"]["post"]
+            schema = body["requestBody"]["content"]["application/json"]["schema"]
+            assert schema["properties"]["inputs"]["items"] == {"type": "string"}
+
+
 def test_no_samples_give_no_predictions(iris: Client) -> None:
     answer = {"predictions": [], "labels": [], "probabilities": []}
     assert iris.predict({"inputs": np.zeros((0, 4)).tolist()})[0] == 422  # [] has no second size

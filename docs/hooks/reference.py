@@ -40,6 +40,7 @@ MODULES = (
     "loopwright.experiment",
     "loopwright.experiment_components",
     "loopwright.fitted",
+    "loopwright.inference",
     "loopwright.artifact",
     "loopwright.compare",
     "loopwright.inputs",

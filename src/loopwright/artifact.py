@@ -90,13 +90,14 @@ def write_artifact(
         "inputs": _describe(Pipeline(fitted.preprocessors).described_as(fitted.features, inputs)),
         "labels": _describe(fitted.labels),
         "loss": fitted.loss,
+        "objective": fitted.objective,
         "batch_size": fitted.batch_size,
         "metrics": dict(fitted.metrics),
         "weights": dict(fitted.model.state_dict()),
         "preprocessors": [step.state() for step in fitted.preprocessors],
-        "sample": {"inputs": sample, "outputs": fitted.outputs(sample)},
+        "sample": {"inputs": sample, "outputs": fitted.evidence(sample)},
     }
-    card = _card(state)
+    card = _card(state, fitted)
     with tempfile.TemporaryDirectory() as folder:
         try:
             write_state(Path(folder, "state"), state)
@@ -141,7 +142,7 @@ def read_artifact(path: str | os.PathLike[str], *, trusted: Collection[str] = ()
         _refuse_code(path, state["spec"], trusted)
         fitted = _rebuild(state, path)
         expected = state["sample"]["outputs"]
-        found = fitted.outputs(state["sample"]["inputs"])
+        found = fitted.evidence(state["sample"]["inputs"])
     except ArtifactError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
@@ -189,6 +190,7 @@ def _rebuild(state: Mapping[str, Any], path: Path) -> Fitted:
         labels,
         steps,
         loss=str(state["loss"]),
+        objective=str(state["objective"]),
         batch_size=int(state["batch_size"]),
         metrics=dict(state["metrics"]),
     )
@@ -287,13 +289,13 @@ def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-def _card(state: Mapping[str, Any]) -> str:
+def _card(state: Mapping[str, Any], fitted: Fitted) -> str:
     """Return a model card: what it is, what it reached, and how to use it."""
     spec, about = state["spec"], state["about"]
     data, model = spec["dataset"]["dataset"]["type"], spec["model"]["model"]["type"]
     metrics = [f"| {name} | {value:.6g} |" for name, value in sorted(state["metrics"].items())]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    features, labels = state["features"], state["labels"]
+    features = state["features"]
     lines = [
         f"# {model} on {data}",
         "",
@@ -301,7 +303,7 @@ def _card(state: Mapping[str, Any]) -> str:
         f"Licence: {about['licence'] or 'not stated'}.",
         "",
         f"- Input: {features['dtype']}, a sample of shape {tuple(features['shape'])}",
-        f"- Output: {_names_of(labels)}",
+        f"- Output: {_output_of(fitted)}",
         f"- Parameters: {sum(tensor.numel() for tensor in state['weights'].values()):,}",
         "",
         "| metric | value |",
@@ -313,7 +315,9 @@ def _card(state: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _names_of(labels: Mapping[str, Any]) -> str:
-    if "names" in labels and labels["kind"] == "ClassLabel":
-        return f"one of {len(labels['names'])} classes: {', '.join(labels['names'])}"
-    return f"numbers of shape {tuple(labels['shape'])}"
+def _output_of(fitted: Fitted) -> str:
+    if inference := fitted.inference:
+        return inference.description
+    if names := fitted.class_names:
+        return f"one of {len(names)} classes: {', '.join(names)}"
+    return f"numbers of shape {tuple(fitted.labels.shape)}"

@@ -135,7 +135,7 @@ def _predict(
         outputs = fitted.outputs(_read_inputs(name, given[name], fitted.features))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"--{name}: {error}") from error
-    names = getattr(fitted.labels, "names", None)
+    names = fitted.class_names
     probabilities = fitted.as_probabilities(outputs) if fitted.is_probabilistic else None
     for row, prediction in enumerate(fitted.as_predictions(outputs)):
         line = {"prediction": prediction.tolist()}

@@ -32,7 +32,6 @@ from loopwright.errors import (
     CheckpointError,
     ConfigurationError,
     LoopwrightError,
-    NotSupportedError,
 )
 from loopwright.events import TrainerCallback
 from loopwright.experiment_components import Dataset, Declared, Model, Tracking
@@ -50,6 +49,7 @@ from loopwright.experiment_parts import (
     default_loss,
     first_line,
     make_parts,
+    name_tokens,
     needs_fitting,
     part_problems,
     place_files,
@@ -308,6 +308,7 @@ class Experiment:
             held.enter_context(locked(path))
             folder = self._open_folder(path, earlier)
             place_files(parts, folder.path)
+            name_tokens(parts)
             begun = _Begun(folder, self._values_to_store() if changes else None)
             trainer = self._make_trainer(parts, folder, [begun, *inner])
             with stages.stage("fit_model"), _explaining_misfits(begun):
@@ -360,7 +361,7 @@ class Experiment:
             parts, data = self._prepare(Stages(), held)
             raise_problems(self._fit_problems(parts, data), self._source)
             validation = data.get("validation")
-            has_classes = validation is not None and isinstance(parts.labels, ClassLabel)
+            has_classes = validation is not None and parts.predicts_classes
             method = {} if has_classes else {"acc_test": False, "lr_select_method": "min_loss"}
             trainer = self._make_trainer(parts, None, ())
             finder = LogFinder(
@@ -425,9 +426,19 @@ class Experiment:
 
         Raises:
             NotFittedError: nothing was trained or loaded.
+            NotSupportedError: a model of this objective has no prediction for a sample.
         """
-        self._refuse_for_an_objective("predict")
         return self._require_fitted("predict").predict(X, batch_size)
+
+    @property
+    def inferrer(self) -> Any:
+        """What uses the trained model: an `Inferrer`, for an objective of its own kind.
+
+        Raises:
+            NotFittedError: nothing was trained or loaded.
+            NotSupportedError: there is none for this objective.
+        """
+        return self._require_fitted("inferrer").inferrer
 
     def predict_proba(self, X: Any, batch_size: int | None = None) -> np.ndarray:
         """Return probabilities of classes for raw samples (see `Fitted.predict_proba`).
@@ -447,8 +458,8 @@ class Experiment:
 
         Raises:
             NotFittedError: nothing was trained or loaded.
+            NotSupportedError: a model of this objective has no prediction for a sample.
         """
-        self._refuse_for_an_objective("save")
         fitted = self._require_fitted("save")
         assert self._sample is not None
         write_artifact(path, fitted, self.to_dict(), self._sample, licence=licence)
@@ -480,14 +491,6 @@ class Experiment:
         experiment.model.model = artifact.fitted.model
         return experiment
 
-    def _refuse_for_an_objective(self, method: str) -> None:
-        objective = self.spec.model.training.objective
-        if objective is not None:
-            raise NotSupportedError(
-                f"Experiment.{method} is for models that predict labels, and this one was trained "
-                f"as {objective.type}. Use experiment.model.model, as with AutoencoderInferrer."
-            )
-
     def _require_fitted(self, method: str) -> Fitted:
         if self._fitted is None:
             raise NotFittedError(
@@ -503,7 +506,8 @@ class Experiment:
             parts.source.features_info,
             parts.labels,
             list(parts.pipeline.steps),
-            loss=(training.objective or training.loss or default_loss(parts.labels)).type,
+            loss=_loss_name(training, parts.labels),
+            objective=training.objective.type if training.objective else "",
             batch_size=training.batch_size,
             device=self.spec.run.device,
             metrics=metrics,
@@ -735,6 +739,12 @@ class _Begun(TrainerCallback):
         self.happened = True
         if self._config is not None:
             self._folder.write_config(self._config)
+
+
+def _loss_name(training: TrainingSpec, labels: Array) -> str:
+    if training.objective is not None and training.loss is None:
+        return ""
+    return (training.loss or default_loss(labels)).type
 
 
 def _label_encoder(labels: Array, *, one_hot: bool) -> Callable[[Tensor], Tensor]:

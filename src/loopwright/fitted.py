@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from loopwright.datasets import Array, ClassLabel, Samples, encode_rows
+from loopwright.device import pick_device
+from loopwright.inference import Inference, inference_for
 from loopwright.preprocessors import Preprocessor
 from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.trainer import Trainer
+from loopwright.trainers.inferrer import Inferrer
 
 __all__ = ["Fitted"]
+
+Give = Callable[[nn.Module, Tensor], Tensor]
+"""Makes numbers for each row of what a model gets."""
+
+
+class _Predicting(Trainer):
+    """Predicts by a function of the model and its inputs."""
+
+    give: Give
+
+    def calculate_prediction(self, batch: Any) -> Any:
+        return self.give(self.model, batch)
 
 
 @dataclass
@@ -32,6 +47,8 @@ class Fitted:
     preprocessors: list[Preprocessor] = field(default_factory=list)
     loss: str = ""
     """The name of the loss, which says what the model's outputs mean."""
+    objective: str = ""
+    """The name of what it was trained for in the place of a loss on labels."""
     batch_size: int = 32
     """Samples that go through the model at once, unless a call says otherwise."""
     device: str | None = None
@@ -47,7 +64,9 @@ class Fitted:
 
         Returns:
             For classes their indices, int64 of shape (samples,); for numbers the model's outputs,
-            of shape (samples, *labels.shape).
+            of shape (samples, *labels.shape). For an objective: what an autoencoder makes of the
+            samples, as the model gets them; the translations of texts; the likeliest continuations
+            of texts, as long as a sample.
 
         Raises:
             ValueError: the inputs have another shape, or are no numbers.
@@ -63,32 +82,72 @@ class Fitted:
         """
         if not self.is_probabilistic:
             raise NotImplementedError(
-                "This model gives no probabilities of classes: it was trained with the loss "
-                f"{self.loss!r}. Use predict, or train on classes with cross_entropy."
+                "This model gives no probabilities of classes: it was trained "
+                f"{f'as {self.objective}' if self.objective else f'with the loss {self.loss!r}'}. "
+                "Use predict, or train on classes with cross_entropy."
             )
         return self.as_probabilities(self.outputs(inputs, batch_size))
 
     @property
     def is_probabilistic(self) -> bool:
         """Whether there are probabilities of classes."""
-        return isinstance(self.labels, ClassLabel) and self.loss == "cross_entropy"
+        is_class = isinstance(self.labels, ClassLabel) and not self.objective
+        return is_class and self.loss == "cross_entropy"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, one of which is predicted; empty where something else is."""
+        labels = self.labels
+        is_one = isinstance(labels, ClassLabel) and not labels.shape and not self.objective
+        return labels.names if is_one else ()
+
+    @property
+    def inference(self) -> Inference | None:
+        """What a prediction is for the objective; None where the model predicts labels.
+
+        Raises:
+            NotSupportedError: a model of this objective has no prediction for a sample.
+        """
+        if not self.objective:
+            return None
+        return inference_for(self.objective, self.features, self.labels, self.loss, self.transform)
+
+    @property
+    def inferrer(self) -> Any:
+        """What uses the model: to encode, translate or generate, as its objective has it."""
+        self.model.to(pick_device(self.device))
+        inference = self.inference
+        return Inferrer.of(self.model) if inference is None else inference.inferrer(self.model)
 
     def outputs(self, inputs: Any, batch_size: int | None = None) -> Tensor:
         """Return what the model gives for raw samples, on the CPU."""
         samples = self.transform(inputs)
         if not len(samples):
             return self.empty_outputs()
-        trainer = Trainer(self.model, None, None, callbacks=(), device=self.device)
-        outputs: Tensor = trainer.predict(samples, batch_size or self.batch_size)
-        return outputs
+        return self._numbers(self._give(), samples, batch_size)
+
+    def evidence(self, inputs: Any) -> Tensor:
+        """Return numbers for raw samples, on the CPU, by which the model is known again."""
+        inference = self.inference
+        give = self._give() if inference is None else inference.evidence
+        return self._numbers(give, self.transform(inputs))
+
+    def _give(self) -> Give:
+        inference = self.inference
+        return nn.Module.__call__ if inference is None else inference.outputs
+
+    def _numbers(self, give: Give, samples: Tensor, batch_size: int | None = None) -> Tensor:
+        trainer = _Predicting(self.model, None, None, callbacks=(), device=self.device)
+        trainer.give = give
+        numbers: Tensor = trainer.predict(samples, batch_size or self.batch_size)
+        return numbers
 
     def forward(self, samples: Samples) -> Tensor:
         """Return what the model gives for raw samples, all at once; it has to be in eval mode."""
         with torch.inference_mode():
             inputs = Pipeline(self.preprocessors).transform(samples)
             device = next(self.model.parameters()).device
-            outputs: Tensor = self.model(inputs.to(device)).cpu()
-            return outputs
+            return self._give()(self.model, inputs.to(device)).cpu()
 
     def transform(self, inputs: Any) -> Tensor:
         """Return raw samples as the model gets them."""
@@ -103,6 +162,8 @@ class Fitted:
         Raises:
             ValueError: they have another shape, or are no numbers.
         """
+        if inference := self.inference:
+            inputs = inference.as_samples(inputs)
         if self.features.dtype is str:
             return _texts(inputs)
         if self.features.names and _are_mappings(inputs):
@@ -142,6 +203,8 @@ class Fitted:
 
     def as_predictions(self, outputs: Tensor) -> np.ndarray:
         """Return the predictions that a model's outputs mean."""
+        if inference := self.inference:
+            return inference.predictions(outputs)
         predicted = outputs.argmax(dim=1) if isinstance(self.labels, ClassLabel) else outputs
         array: np.ndarray = predicted.numpy()
         return array
@@ -153,6 +216,8 @@ class Fitted:
 
     def empty_outputs(self) -> Tensor:
         """Return what the model gives for no samples."""
+        if inference := self.inference:
+            return inference.no_outputs()
         if isinstance(self.labels, ClassLabel):
             return torch.empty(0, self.labels.num_classes)
         return torch.empty(0, *(size or 0 for size in self.labels.shape))

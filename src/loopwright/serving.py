@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from loopwright.artifact import Artifact
-from loopwright.datasets import Array, ClassLabel, Samples
+from loopwright.datasets import Array, Samples
 from loopwright.extras import require
 from loopwright.fitted import Fitted
 from loopwright.inputs import BadInputError, from_csv, from_images, from_json
@@ -172,7 +172,7 @@ def make_server(
 
     @app.post(
         "/predict",
-        openapi_extra=_request_body(fitted.features),
+        openapi_extra=_request_body(fitted),
         responses=_RESPONSES,
         dependencies=guarded,
     )
@@ -289,8 +289,8 @@ def _columns(fitted: Fitted, outputs: Tensor) -> Columns:
     finite = outputs.isfinite().flatten(1).all(1) if outputs.ndim > 1 else outputs.isfinite()
     predictions = fitted.as_predictions(outputs)
     columns: Columns = {"finite": finite.tolist(), "predictions": predictions.tolist()}
-    if isinstance(fitted.labels, ClassLabel):
-        columns["labels"] = [fitted.labels.names[index] for index in predictions]
+    if names := fitted.class_names:
+        columns["labels"] = [names[index] for index in predictions]
     if fitted.is_probabilistic:
         columns["probabilities"] = fitted.as_probabilities(outputs).tolist()
     return columns
@@ -298,16 +298,13 @@ def _columns(fitted: Fitted, outputs: Tensor) -> Columns:
 
 def _info(artifact: Artifact) -> dict[str, Any]:
     fitted, spec = artifact.fitted, artifact.spec
-    labels = fitted.labels
     return {
         "title": f"{spec['model']['model']['type']} on {spec['dataset']['dataset']['type']}",
         "input": {
             "shape": list(fitted.features.shape),
             "dtype": str(fitted.features.dtype).removeprefix("torch."),
         },
-        "output": {"labels": list(labels.names)}
-        if isinstance(labels, ClassLabel)
-        else {"shape": list(labels.shape)},
+        "output": _output_info(fitted),
         "metrics": dict(fitted.metrics),
         "created": artifact.about["created"],
         "versions": artifact.about["versions"],
@@ -315,10 +312,20 @@ def _info(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _request_body(features: Array) -> dict[str, Any]:
+def _output_info(fitted: Fitted) -> dict[str, Any]:
+    if inference := fitted.inference:
+        return {"description": inference.description}
+    if names := fitted.class_names:
+        return {"labels": list(names)}
+    return {"shape": list(fitted.labels.shape)}
+
+
+def _request_body(fitted: Fitted) -> dict[str, Any]:
     """Return the description of what `/predict` takes, made from the shape of a sample."""
-    sample: dict[str, Any] = {"type": "string" if features.dtype is str else "number"}
-    for size in reversed(features.shape):
+    features, inference = fitted.features, fitted.inference
+    takes_texts = inference.takes_texts if inference else features.dtype is str
+    sample: dict[str, Any] = {"type": "string" if takes_texts else "number"}
+    for size in reversed(() if takes_texts else features.shape):
         bounds = {} if size is None else {"minItems": size, "maxItems": size}
         sample = {"type": "array", "items": sample, **bounds}
     if any(features.categories):

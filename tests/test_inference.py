@@ -204,6 +204,50 @@ def test_mistakes_are_told_before_the_run(
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "metric"), [("seq2seq", "exact_match"), ("language_model", "perplexity")]
+)
+def test_what_an_objective_records_can_be_watched(kind: str, metric: str) -> None:
+    def values(watched: str) -> dict[str, Any]:
+        values = declared(kind).to_dict()
+        stopping = {"type": "early_stopping", "watch_metric": watched, "early_stopping_patience": 9}
+        values["run"]["callbacks"] = [stopping, *values["run"]["callbacks"]]
+        return values
+
+    results = Experiment.from_dict(values(metric)).train()
+    assert metric in results["metrics"]
+    with pytest.raises(ProblemsError, match=rf"(?s)expected a metric of this run.*{metric}"):
+        Experiment.from_dict(values("accuracy")).train()
+
+
+def test_a_rate_is_found_by_the_loss() -> None:
+    """Labels that are sequences of tokens are no classes of samples."""
+    finder = declared("seq2seq").find_rate(num_epochs=4)
+    low, high = finder.get_lr_range()
+    assert 0 < low < high
+    assert not finder.acc_test
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize("name", ["reversal", "addition", "tinyshakespeare"])
+def test_the_examples_run(name: str) -> None:
+    """On a few samples: their data, names and arguments fit together."""
+    Path("tinyshakespeare.txt").write_text(TEXT * 20 + "ROMEO:")
+    changes = ["model.training.max_steps=2", "model.model.width=8", "model.training.batch_size=8"]
+    if name != "tinyshakespeare":
+        samples = "{train: 40, validation: 10, test: 10}"
+        changes += ["dataset.dataset.num_samples=60", f"dataset.samples={samples}"]
+    experiment = Experiment.from_yaml(EXAMPLES / f"{name}.yaml", changes)
+    results = experiment.train()
+    metric = "test_perplexity" if name == "tinyshakespeare" else "test_exact_match"
+    assert results["metrics"][metric] >= 0
+    assert list((results["run_folder"] / "pictures").glob("*.txt"))
+    prompt = {"reversal": "abc", "addition": "1+2", "tinyshakespeare": "to be"}[name]
+    assert len(experiment.predict([prompt])) == 1
+
+
 @pytest.mark.parametrize("objective", ["seq2seq", "language_model"])
 def test_a_model_is_known_by_numbers(objective: str) -> None:
     """Not by the tokens that it chooses, which a last digit decides where two are near."""

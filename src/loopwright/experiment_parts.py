@@ -145,11 +145,16 @@ def _add_what_fits_the_labels(parts: Parts, spec: ExperimentSpec, problems: list
                 kept[_metric_name(component.type)] = metrics.build_metric(
                     component.type, component.arguments, parts.labels
                 )
+    made: dict[int, TrainerCallback] = {}
     for index, component in enumerate(spec.run.callbacks):
         with _telling(problems, "run", "callbacks", index):
-            parts.callbacks.append(callbacks.get(component.type)(**component.arguments))
-            if problem := _watch_problem(parts, spec, index):
-                problems.append(problem)
+            made[index] = callbacks.get(component.type)(**component.arguments)
+    parts.callbacks = list(made.values())
+    for index, callback in made.items():
+        watched = getattr(callback, "watch_metric", None)
+        path = ("run", "callbacks", index, "watch_metric")
+        if problem := _metric_problem(parts, spec, watched, path):
+            problems.append(problem)
     if problem := _policy_problem(parts, spec):
         problems.append(problem)
 
@@ -247,12 +252,6 @@ def _add_optimizer(
     return problems
 
 
-def _watch_problem(parts: Parts, spec: ExperimentSpec, index: int) -> Problem | None:
-    """Return a problem if a callback watches a metric that this run is not going to record."""
-    watched = getattr(parts.callbacks[-1], "watch_metric", None)
-    return _metric_problem(parts, spec, watched, ("run", "callbacks", index, "watch_metric"))
-
-
 def _policy_problem(parts: Parts, spec: ExperimentSpec) -> Problem | None:
     """Return a problem if checkpoints are ranked by a metric that this run will not record."""
     declared = spec.run.checkpoint
@@ -261,12 +260,18 @@ def _policy_problem(parts: Parts, spec: ExperimentSpec) -> Problem | None:
     return _metric_problem(parts, spec, declared.watch, ("run", "checkpoint", "watch"))
 
 
+def _also_recorded(parts: Parts) -> list[str]:
+    """Return the metrics of evaluations that callbacks and the objective record."""
+    recorders = (*parts.callbacks, parts.make_trainer)
+    return [name for each in recorders for name in getattr(each, "records", ())]
+
+
 def _metric_problem(
     parts: Parts, spec: ExperimentSpec, watched: Any, path: tuple[str | int, ...]
 ) -> Problem | None:
     known = ["train_loss_epoch", *(f"train_{name}" for name in parts.train_metrics)]
     if spec.dataset.samples.validation is not None:
-        known += ["eval_loss_epoch", *parts.metrics]
+        known += ["eval_loss_epoch", *parts.metrics, *_also_recorded(parts)]
         known += [f"ema_model_{name}" for name in ("eval_loss_epoch", *parts.metrics)]
     if not isinstance(watched, str) or watched in known:
         return None

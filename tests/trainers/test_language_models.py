@@ -177,6 +177,24 @@ def test_a_text_is_written_after_each_epoch(tmp_path: Path, prompt: str | None) 
     assert added == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "folder", "message"),
+    [
+        ({"prompt": "xyz"}, "run", r"has the characters \['x', 'y', 'z'\]"),
+        ({}, None, "Pictures need a folder"),
+    ],
+)
+def test_texts_that_cannot_be_written_are_told_before_training(
+    tmp_path: Path, options: dict[str, Any], folder: str | None, message: str
+) -> None:
+    callback = ContinuationsCallback(characters="abcde", **options)
+    run_dir = None if folder is None else tmp_path / folder
+    trainer = make_trainer(make_model(), callbacks=[callback], run_dir=run_dir)
+    with pytest.raises(ValueError, match=message):
+        trainer.train(make_data(), 1)
+    assert trainer.progress.step == 0
+
+
 @pytest.mark.slow
 def test_shakespeare_as_by_a_plain_loop() -> None:
     """On real text the validation loss is that of a plain loop over the same order of samples."""

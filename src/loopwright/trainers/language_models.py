@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ class LanguageModelTrainer(Trainer):
         args: Those of `Trainer`.
         options: Likewise.
     """
+
+    records: ClassVar[tuple[str, ...]] = ("perplexity",)
+    """The metrics of an evaluation beside the loss."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from loopwright.datasets.pairs import BEGIN, END, PADDING
 from loopwright.events import TrainerCallback
 from loopwright.trainers.language_models import LanguageModelInferrer
 from loopwright.trainers.seq2seq import Seq2SeqInferrer
-from loopwright.trainers.tokens import decode_texts
+from loopwright.trainers.tokens import decode_texts, encode_texts
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
@@ -31,6 +31,9 @@ class ExactMatchCallback(TrainerCallback):
         end: The token after a target.
         padding: The token that fills targets up.
     """
+
+    records: ClassVar[tuple[str, ...]] = ("exact_match",)
+    """The metrics of an evaluation that this adds."""
 
     def __init__(self, begin: int = BEGIN, end: int = END, padding: int = PADDING) -> None:
         self.special = {"begin": begin, "end": end, "padding": padding}
@@ -80,6 +83,10 @@ class TranslationsCallback(TrainerCallback):
         self.source_names, self.target_names = source_names, target_names
         self.special = {"begin": begin, "end": end, "padding": padding}
 
+    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        """Refuse a run without a folder."""
+        pictures_of(trainer)
+
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
         sources, targets = _first(trainer, self.num_samples)
         inferrer = Seq2SeqInferrer.of(trainer.get_model(), **self.special)
@@ -123,6 +130,12 @@ class ContinuationsCallback(TrainerCallback):
         self.options = {"temperature": temperature, "top_k": top_k, "seed": seed}
         self.count = count
         self.characters = characters
+
+    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
+        """Refuse a prompt that is not made of the tokens, and a run without a folder."""
+        pictures_of(trainer)
+        if self.prompt is not None:
+            encode_texts([self.prompt], self.characters)
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
         inferrer = LanguageModelInferrer.of(trainer.get_model(), characters=self.characters)

@@ -26,7 +26,8 @@ from loopwright.datasets import Array, ClassLabel, Samples
 from loopwright.environment import describe_environment
 from loopwright.errors import ArtifactError, CheckpointError
 from loopwright.fitted import Fitted
-from loopwright.models import build_model
+from loopwright.models import build_model, models
+from loopwright.models.estimators import EstimatorModel, is_estimator
 from loopwright.preprocessors import preprocessors
 from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.training_state import check_fits
@@ -37,7 +38,7 @@ FORMAT = 1
 _CARD = "README.md"
 _MOST_MEMBERS = 100
 _MEMBER = re.compile(r"[a-z][a-z_]*\.(?:json|safetensors)")
-_PATH = re.compile(r"[\w.]+:[\w.]+")
+_SKLEARN = re.compile(r"sklearn(\.[a-z][a-z_]*)+:[A-Z]\w*")
 _SAMPLE_ROWS = 4
 
 
@@ -140,7 +141,7 @@ def read_artifact(path: str | os.PathLike[str], *, trusted: Collection[str] = ()
                 f"{path} has format {about['format']!r:.20}; this version reads {FORMAT}."
             )
         _refuse_code(path, state["spec"], trusted)
-        fitted = _rebuild(state, path)
+        fitted = _rebuild(state, path, trusted)
         expected = state["sample"]["outputs"]
         found = fitted.evidence(state["sample"]["inputs"])
     except ArtifactError:
@@ -161,7 +162,7 @@ def read_artifact(path: str | os.PathLike[str], *, trusted: Collection[str] = ()
     return Artifact(fitted, dict(state["spec"]), about, state["sample"]["inputs"])
 
 
-def _rebuild(state: Mapping[str, Any], path: Path) -> Fitted:
+def _rebuild(state: Mapping[str, Any], path: Path, trusted: Collection[str]) -> Fitted:
     spec = state["spec"]
     features, labels, inputs = (_array(state[key]) for key in ("features", "labels", "inputs"))
     steps = []
@@ -182,6 +183,8 @@ def _rebuild(state: Mapping[str, Any], path: Path) -> Fitted:
         except CheckpointError as error:
             raise ArtifactError(f"{path} is refused: {error}") from None
         model = build_model(component["type"], arguments, features=inputs, labels=labels)
+    if isinstance(model, EstimatorModel):
+        model.trusted = trusted
     model.load_state_dict(weights)
     model.eval()
     return Fitted(
@@ -198,13 +201,18 @@ def _rebuild(state: Mapping[str, Any], path: Path) -> Fitted:
 
 def _refuse_code(path: Path, spec: Any, trusted: Collection[str]) -> None:
     """Refuse parts that are named by an import path, unless each is trusted by that very name."""
-    named = {name for name in _types(spec) if ":" in name}
+    named = {name for name in _types(spec) if ":" in name and not _is_sklearn(name)}
     if unknown := sorted(named - set(trusted)):
         listed = ", ".join(map(repr, unknown))
         raise ArtifactError(
             f"{path} was made with code of its own: {listed}. Loading it would import that code. "
             f"If you trust it, say so: load(path, trusted=[{listed}])."
         )
+
+
+def _is_sklearn(name: str) -> bool:
+    """Whether a path leads to an estimator in scikit-learn's public modules."""
+    return bool(_SKLEARN.fullmatch(name)) and is_estimator(models.get(name))
 
 
 def _types(value: Any) -> Iterator[str]:
@@ -296,6 +304,7 @@ def _card(state: Mapping[str, Any], fitted: Fitted) -> str:
     metrics = [f"| {name} | {value:.6g} |" for name, value in sorted(state["metrics"].items())]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     features = state["features"]
+    weights = {k: v for k, v in state["weights"].items() if not k.endswith("_extra_state")}
     lines = [
         f"# {model} on {data}",
         "",
@@ -304,7 +313,7 @@ def _card(state: Mapping[str, Any], fitted: Fitted) -> str:
         "",
         f"- Input: {features['dtype']}, a sample of shape {tuple(features['shape'])}",
         f"- Output: {_output_of(fitted)}",
-        f"- Parameters: {sum(tensor.numel() for tensor in state['weights'].values()):,}",
+        f"- Parameters: {sum(tensor.numel() for tensor in weights.values()):,}",
         "",
         "| metric | value |",
         "|---|--:|",

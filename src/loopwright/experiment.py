@@ -32,6 +32,7 @@ from loopwright.errors import (
     CheckpointError,
     ConfigurationError,
     LoopwrightError,
+    NotSupportedError,
 )
 from loopwright.events import TrainerCallback
 from loopwright.experiment_components import Dataset, Declared, Model, Tracking
@@ -46,7 +47,6 @@ from loopwright.experiment_parts import (
     Parts,
     add_augmentation,
     add_model,
-    default_loss,
     first_line,
     make_parts,
     name_tokens,
@@ -57,6 +57,7 @@ from loopwright.experiment_parts import (
 from loopwright.fitted import Fitted
 from loopwright.forensics import Replay, replay
 from loopwright.history import InMemoryRunHistory
+from loopwright.models.estimators import EstimatorModel
 from loopwright.placeholders import replace_trainer_placeholder_values
 from loopwright.preprocessors.pipeline import Pipeline, Preparation
 from loopwright.problems import Problem
@@ -360,6 +361,8 @@ class Experiment:
         with preserved_random_states(), threads, ExitStack() as held:
             parts, data = self._prepare(Stages(), held)
             raise_problems(self._fit_problems(parts, data), self._source)
+            if isinstance(parts.model, EstimatorModel):
+                raise NotSupportedError(f"{parts.model.name} has no learning rate to search for.")
             validation = data.get("validation")
             has_classes = validation is not None and parts.predicts_classes
             method = {} if has_classes else {"acc_test": False, "lr_select_method": "min_loss"}
@@ -506,7 +509,7 @@ class Experiment:
             parts.source.features_info,
             parts.labels,
             list(parts.pipeline.steps),
-            loss=_loss_name(training, parts.labels),
+            loss=parts.loss_name,
             objective=training.objective.type if training.objective else "",
             batch_size=training.batch_size,
             device=self.spec.run.device,
@@ -741,12 +744,6 @@ class _Begun(TrainerCallback):
             self._folder.write_config(self._config)
 
 
-def _loss_name(training: TrainingSpec, labels: Array) -> str:
-    if training.objective is not None and training.loss is None:
-        return ""
-    return (training.loss or default_loss(labels)).type
-
-
 def _label_encoder(labels: Array, *, one_hot: bool) -> Callable[[Tensor], Tensor]:
     if not (one_hot and isinstance(labels, ClassLabel)):
         return lambda values: values
@@ -825,6 +822,8 @@ def _seed_of(spec: ExperimentSpec) -> int:
 
 def _try_batch(parts: Parts, part: tuple[Tensor, Tensor]) -> str | None:
     """Return why two samples do not go through, or None; the model stays as it is."""
+    if isinstance(parts.model, EstimatorModel):
+        return None  # it takes nothing before it is fitted
     modes = [(module, module.training) for module in parts.model.modules()]
     try:
         trial = parts.make_trainer(parts.model, parts.loss, parts.optimizer, (), device="cpu")

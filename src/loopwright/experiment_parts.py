@@ -30,13 +30,16 @@ from loopwright.experiment_config import (
     TrainingSpec,
     component_paths,
 )
+from loopwright.extras import require
 from loopwright.models import build_model, models
 from loopwright.models.base import INFERRED as MODEL_INFERRED
+from loopwright.models.estimators import EstimatorModel, is_estimator
 from loopwright.preprocessors import preprocessors
 from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.problems import Problem
 from loopwright.registry import UnknownNameError, nearest_name
 from loopwright.trainer import Trainer
+from loopwright.trainers.estimators import EstimatorTrainer
 from loopwright.trainers.text_samples import ContinuationsCallback, TranslationsCallback
 
 _FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
@@ -72,6 +75,7 @@ class Parts:
     model: nn.Module = field(default_factory=nn.Identity)
     loss: nn.Module | None = None
     """None where the objective has its own."""
+    loss_name: str = ""
     make_trainer: MakeTrainer = Trainer
     optimizer: Optimizer | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -138,7 +142,7 @@ def _add_what_fits_the_labels(parts: Parts, spec: ExperimentSpec, problems: list
             make = objectives.get(training.objective.type)
             parts.make_trainer = make(**training.objective.arguments)
     with _telling(problems, "model", "training", "loss"):
-        parts.loss = _make_loss(training, parts.labels)
+        _add_loss(parts, training)
     for index, component in enumerate(choose_metrics(spec, parts.labels)):
         with _telling(problems, "model", "training", "metrics", index):
             for kept in (parts.metrics, parts.train_metrics):
@@ -208,7 +212,10 @@ def add_augmentation(parts: Parts, seed: int) -> list[Problem]:
     if parts.augmentors:
         with _telling(problems, "dataset", "data_augmentors"):
             if parts.make_trainer is not Trainer:
-                raise ValueError("augmentors go with a loss on labels, and not with an objective")
+                raise ValueError(
+                    "augmentors go with a network and a loss on labels, and neither with an "
+                    "objective nor with an estimator"
+                )
             augmentation = Augmentation(parts.augmentors, parts.features, seed)
             parts.augmentation = augmentation
             parts.make_trainer = partial(AugmentingTrainer, augmentation=augmentation)
@@ -218,7 +225,10 @@ def add_augmentation(parts: Parts, seed: int) -> list[Problem]:
 def needs_fitting(parts: Parts, spec: ExperimentSpec) -> bool:
     """Whether what the model has to know shows only when the preprocessors are fitted."""
     component = spec.model.model
-    takes_tokens = accepts(models.get(component.type), "vocabulary_size")
+    factory = models.get(component.type)
+    if is_estimator(factory):
+        return False
+    takes_tokens = accepts(factory, "vocabulary_size")
     declares_them = "vocabulary_size" in component.arguments or parts.features.vocabulary_size
     waits = takes_tokens and not declares_them and bool(parts.pipeline.steps)
     return None in parts.features.shape or waits
@@ -230,14 +240,57 @@ def add_model(parts: Parts, spec: ExperimentSpec) -> list[Problem]:
     with _telling(problems, "model", "model"):
         component = spec.model.model
         parts.model = build_model(
-            component.type, component.arguments, features=parts.features, labels=parts.labels
+            component.type,
+            component.arguments,
+            features=parts.features,
+            labels=parts.labels,
+            seed=spec.run.seed,
         )
+        if isinstance(parts.model, EstimatorModel):
+            _let_fit_itself(parts, parts.model, spec)
+            return problems
         if not isinstance(parts.model, nn.Module):
             raise TypeError(f"expected a torch.nn.Module, got {type(parts.model).__name__}")
         if not any(parameter.requires_grad for parameter in parts.model.parameters()):
             raise ValueError("the model has no parameter to train")
         problems += _add_optimizer(parts, spec, list(parts.model.parameters()))
     return problems
+
+
+def _let_fit_itself(parts: Parts, model: EstimatorModel, spec: ExperimentSpec) -> None:
+    """Choose the trainer for an estimator, and the loss for what it predicts.
+
+    Raises:
+        NotImplementedError: it cannot be fitted by chunks, and the data come in chunks.
+        ValueError: it predicts something else than the labels are.
+    """
+    training, chunk_size = spec.model.training, spec.dataset.chunk_size
+    base, is_class = require("sklearn.base", "sklearn"), isinstance(parts.labels, ClassLabel)
+    if (base.is_regressor if is_class else base.is_classifier)(model.estimator):
+        kinds = ("numbers", "classes") if is_class else ("classes", "numbers")
+        raise ValueError("{} predicts {}, and the labels are {}".format(model.name, *kinds))
+    if chunk_size is not None and not model.learns_in_parts:
+        raise NotImplementedError(
+            f"{model.name} learns from all rows at once: leave out dataset.chunk_size, or choose "
+            "an estimator with partial_fit, such as sklearn.linear_model:SGDClassifier"
+        )
+    if training.objective is not None:
+        raise ValueError(f"{model.name} learns labels: leave out model.training.objective")
+    plain = TrainingSpec()
+    heeded = {"metrics", "epochs"} if chunk_size is not None else {"metrics"}
+    parts.make_trainer = partial(
+        EstimatorTrainer,
+        chunk_size=chunk_size,
+        ignored=[
+            name
+            for name in TrainingSpec.model_fields
+            if name not in heeded and getattr(training, name) != getattr(plain, name)
+        ],
+    )
+    if is_class and not model.is_probabilistic:
+        parts.loss, parts.loss_name = losses.ZeroOne(), "zero_one"
+    else:
+        _add_loss(parts, plain)
 
 
 def _add_optimizer(
@@ -304,14 +357,16 @@ def name_tokens(parts: Parts) -> None:
             callback.characters = callback.characters or names
 
 
-def _make_loss(training: TrainingSpec, labels: Array) -> nn.Module | None:
-    if training.objective is not None and training.loss is None:
-        return None
-    component = training.loss or default_loss(labels)
-    is_class = isinstance(labels, ClassLabel)
+def _add_loss(parts: Parts, training: TrainingSpec) -> None:
+    """Make the declared loss, or the one for the labels, unless model or objective has its own."""
+    if parts.loss is not None or (training.objective is not None and training.loss is None):
+        return
+    component = training.loss or default_loss(parts.labels)
+    is_class = isinstance(parts.labels, ClassLabel)
     if component.type == "cross_entropy" and not (is_class or training.objective):
         raise ValueError("cross_entropy compares classes, and the labels are numbers")
-    return losses.losses.get(component.type)(**component.arguments)
+    parts.loss = losses.losses.get(component.type)(**component.arguments)
+    parts.loss_name = component.type
 
 
 def default_loss(labels: Array) -> ComponentSpec:

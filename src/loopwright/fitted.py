@@ -146,7 +146,7 @@ class Fitted:
         """Return what the model gives for raw samples, all at once; it has to be in eval mode."""
         with torch.inference_mode():
             inputs = Pipeline(self.preprocessors).transform(samples)
-            device = next(self.model.parameters()).device
+            device = next(self.model.parameters(), inputs).device
             return self._give()(self.model, inputs.to(device)).cpu()
 
     def transform(self, inputs: Any) -> Tensor:

@@ -6,6 +6,7 @@ from importlib import import_module, metadata
 from typing import Generic, TypeVar
 
 from loopwright.errors import ConfigurationError
+from loopwright.extras import require
 
 Part = TypeVar("Part")
 
@@ -34,9 +35,15 @@ class Registry(Generic[Part]):
         self.kind = kind
         self.group = group
         self._parts: dict[str, Part] = {}
+        self._paths: dict[str, str] = {}
+        self._extras: dict[str, str] = {}
 
-    def register(self, name: str) -> Callable[[Part], Part]:
+    def register(self, name: str, *, extra: str | None = None) -> Callable[[Part], Part]:
         """Return a decorator that gives what it decorates a name.
+
+        Args:
+            name: the name.
+            extra: the extra of loopwright that the part needs.
 
         Raises:
             ValueError: the name is taken, or holds a colon.
@@ -44,6 +51,8 @@ class Registry(Generic[Part]):
 
         def decorate(part: Part) -> Part:
             self.add(name, part)
+            if extra is not None:
+                self._extras[name] = extra
             return part
 
         return decorate
@@ -63,14 +72,34 @@ class Registry(Generic[Part]):
             )
         self._parts[name] = part
 
+    def add_path(self, name: str, path: str, *, extra: str) -> None:
+        """Give a name to `package.module:Name`, which is imported when it is asked for.
+
+        Args:
+            name: the name.
+            path: of the part.
+            extra: the extra of loopwright that brings the package.
+        """
+        self._paths[name], self._extras[name] = path, extra
+
+    def extra_of(self, name: str) -> str | None:
+        """Return the extra of loopwright that a registered part needs."""
+        extra: str | None = getattr(self._parts.get(name), "extra", None)
+        return self._extras.get(name, extra)
+
     def get(self, name: str) -> Part:
         """Return the part with this name or at this path.
 
         Raises:
             UnknownNameError: there is none.
+            MissingExtraError: it is in a package that is not installed.
         """
         if ":" in name:
             return self._import(name)
+        if name in self._paths:
+            module, _, attribute = self._paths[name].partition(":")
+            part: Part = getattr(require(module, self._extras[name]), attribute)
+            return part
         if name not in self._parts:
             plugin = self._plugins().get(name)
             if plugin is None:
@@ -80,10 +109,10 @@ class Registry(Generic[Part]):
 
     def names(self) -> tuple[str, ...]:
         """Return all registered names, those of installed packages too, in alphabetical order."""
-        return tuple(sorted({*self._parts, *self._plugins()}))
+        return tuple(sorted({*self._parts, *self._paths, *self._plugins()}))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._parts or name in self._plugins()
+        return name in self.names()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

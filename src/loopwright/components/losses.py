@@ -63,3 +63,14 @@ def huber(delta: float = 1.0) -> nn.Module:
 def binary_cross_entropy() -> nn.Module:
     """Compare scores before the sigmoid with labels from 0 to 1 of the same shape."""
     return _SameShape(nn.BCEWithLogitsLoss())
+
+
+class ZeroOne(nn.Module):
+    """Takes scores [N, classes], and indices [N] or one-hot labels [N, classes].
+
+    It gives the share of samples whose highest score is not at their class, and no gradient.
+    """
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        classes = targets.argmax(dim=1) if targets.ndim == outputs.ndim else targets
+        return (outputs.argmax(dim=1) != classes).float().mean()

@@ -6,7 +6,8 @@ from loopwright.models.autoencoder import (
     autoencoder,
     vae,
 )
-from loopwright.models.base import build_model, models
+from loopwright.models.base import models
+from loopwright.models.building import build_model
 from loopwright.models.cnn import cnn
 from loopwright.models.dogs_vs_cats_cnn import dogs_vs_cats_cnn
 from loopwright.models.mlp import mlp

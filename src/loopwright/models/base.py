@@ -1,4 +1,4 @@
-"""Making a model by name, with the shapes of the data filled in."""
+"""What models share: their registry, and checks of what they are given."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from loopwright.arguments import accepts
 from loopwright.datasets.base import Array, ClassLabel
 from loopwright.registry import Registry
 
@@ -15,31 +14,6 @@ models: Registry[Callable[..., nn.Module]] = Registry("model", "loopwright.model
 
 INFERRED = ("input_shape", "classes", "vocabulary_size", "categories")
 """Parameters that the data fill in where they are left out."""
-
-
-def build_model(
-    name: str, arguments: Mapping[str, Any], *, features: Array, labels: Array
-) -> nn.Module:
-    """Make a model; what stands in `INFERRED` comes from the data unless it is given.
-
-    For data without classes, `classes` is the number of values in a label.
-
-    Raises:
-        ValueError: an argument is out of its range or does not fit the data.
-    """
-    if None in features.shape:
-        raise ValueError(
-            f"samples have the shape {features.shape}, where None differs from sample to sample: "
-            "put a step into dataset.preprocessors that makes them alike, such as image_resize"
-        )
-    factory = models.get(name)
-    inferred: dict[str, Any] = {"input_shape": features.shape, "classes": count_outputs(labels)}
-    if features.vocabulary_size is not None:
-        inferred["vocabulary_size"] = features.vocabulary_size
-    if any(features.categories):
-        inferred["categories"] = [len(known) for known in features.categories]
-    known = {name: value for name, value in inferred.items() if accepts(factory, name)}
-    return factory(**(known | dict(arguments)))
 
 
 def left_to_data(factory: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> list[str]:

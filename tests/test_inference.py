@@ -1,5 +1,6 @@
 """What is predicted, saved, loaded and served of models that were trained for an objective."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 for _package in ("pydantic", "sklearn", "yaml"):
     pytest.importorskip(_package)
 
+from loopwright.cli import make_app  # noqa: E402
 from loopwright.errors import NotSupportedError  # noqa: E402
 from loopwright.experiment import Experiment, NotFittedError  # noqa: E402
 from loopwright.fitted import Fitted  # noqa: E402
@@ -138,6 +140,7 @@ def test_a_model_of_sequences_translates() -> None:
     beams = loaded.inferrer.translate(words, max_length=7, beams=3)
     assert beams == inferrer.translate(words, max_length=7, beams=3)
     assert loaded.predict([]).shape == (0,)
+    assert loaded.evaluate()["test_exact_match"] == results["metrics"]["test_exact_match"]
     with pytest.raises(ValueError, match="A text has 7 characters"):
         loaded.predict(["abcdefg"])
     page = render_report(read_run(results["run_folder"]))
@@ -170,6 +173,7 @@ def test_a_language_model_goes_on() -> None:
         "to", 30, top_k=3, seed=4
     )
     assert loaded.predict([]).shape == (0,)
+    assert loaded.evaluate()["test_perplexity"] == pytest.approx(metrics["test_perplexity"])
     with pytest.raises(ValueError, match="has the characters"):
         loaded.predict(["Zürich"])
     with pytest.raises(ValueError, match="A text is empty"):
@@ -177,6 +181,20 @@ def test_a_language_model_goes_on() -> None:
     written = results["run_folder"] / "pictures" / "continuation-0003.txt"
     assert written.read_text().startswith("to be|")
     assert "continuation-0003" in render_report(read_run(results["run_folder"]))
+
+
+def test_the_command_predicts_texts() -> None:
+    testing = pytest.importorskip("typer.testing")
+    experiment = declared("seq2seq", max_steps=1)
+    experiment.train()
+    experiment.save("model.zip")
+    Path("words.json").write_text('{"inputs": ["abc", "fade"]}')
+    result = testing.CliRunner().invoke(
+        make_app(), ["predict", "model.zip", "--json", "words.json", "--device", "cpu"]
+    )
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    expected = experiment.predict(["abc", "fade"]).tolist()
+    assert lines == [{"prediction": text} for text in expected]
 
 
 def test_an_objective_without_a_prediction_says_so() -> None:

@@ -126,6 +126,9 @@ def test_an_inferrer_runs_a_model() -> None:
     assert not outputs.requires_grad
     assert torch.equal(outputs, inferrer(inputs))
     assert outputs.device == inferrer.device == torch.device("cpu")
+    elsewhere = torch.nn.Linear(4, 2, device="meta")
+    assert Inferrer.of(elsewhere).device.type == "meta"
+    assert elsewhere.weight.device.type == "meta"
     with pytest.raises(ValueError, match="Inferrer has no model"):
         Inferrer().forward(inputs)
 

@@ -86,6 +86,7 @@ def test_perplexity_is_recorded_of_tokens_that_are_no_padding() -> None:
     assert found[-1] == pytest.approx(math.exp(expected), rel=1e-5)
     assert perplexity(math.log(50)) == pytest.approx(50)
     assert perplexity(1e4) == math.inf
+    assert math.isnan(perplexity(math.nan))
 
 
 def test_an_own_loss_gets_logits_and_tokens() -> None:

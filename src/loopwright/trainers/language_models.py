@@ -25,7 +25,10 @@ def perplexity(loss: float) -> float:
     Args:
         loss: The mean.
     """
-    return math.exp(loss) if loss < 709 else math.inf
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 class LanguageModelTrainer(Trainer):

@@ -120,6 +120,23 @@ def test_a_metric_of_ones_own_and_one_without_a_function() -> None:
     assert compared["other"].keys() == {"trained", "eval"}
 
 
+def test_a_row_may_hold_several_numbers() -> None:
+    draw = np.random.default_rng(0)
+    targets, trained, existing = draw.normal(size=(3, 50, 1))
+    flat = (targets[:, 0], trained[:, 0], existing[:, 0])
+    wide = (np.hstack([targets, targets]), np.hstack([trained] * 2), np.hstack([existing] * 2))
+    metric = {"mean_squared_error": True}
+    found = [
+        Comparison({**metric}, {**metric}, metric, rows=rows, num_resamples=20).compare()
+        for rows in ((targets, trained, existing), flat, wide)
+    ]
+    assert found[0] == found[1]
+    for each in found:
+        assert each["mean_squared_error"]["interval"] == pytest.approx(
+            found[0]["mean_squared_error"]["interval"]
+        )
+
+
 def test_draws_are_those_of_the_seed_alone() -> None:
     data = rows(np.random.default_rng(0))
     before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]

@@ -94,21 +94,20 @@ class Comparison:
     def _difference(self, name: str) -> dict[str, Any]:
         if self._rows is None or name not in self._functions:
             return {}
-        metric = self._functions[name]
+        metric, rows = self._functions[name], self._rows
 
-        def difference(
-            targets: NDArray[Any], trained: NDArray[Any], existing: NDArray[Any]
-        ) -> float:
+        def difference(chosen: NDArray[np.int64]) -> float:
+            targets, trained, existing = (each[chosen] for each in rows)
             return metric(targets, trained) - metric(targets, existing)
 
-        value = float(difference(*self._rows))
+        everything = np.arange(len(rows[0]))
+        value = float(difference(everything))
+        # Row numbers are drawn, so that both models get the same rows, whatever the shape of one.
         drawn = require("scipy.stats", "sklearn").bootstrap(
-            self._rows,
+            (everything,),
             difference,
             n_resamples=self._num_resamples,
-            paired=True,
             vectorized=False,
-            axis=0,
             confidence_level=self._confidence,
             method="percentile",
             rng=np.random.default_rng(self._seed),

@@ -94,6 +94,48 @@ def test_evaluate_tests_again(artifact: Path) -> None:
     assert f"{metrics['test_accuracy']:.6g}" in run("evaluate", artifact).stdout
 
 
+def test_evaluate_seals_the_test_part_and_counts(tmp_path: Path) -> None:
+    """A split by another seed trains on what was sealed, and is refused."""
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        values = {"run": {"seed": seed, "threads": 1}, "model": {"model": "mlp"}}
+        experiment = Experiment.from_dict({"dataset": {"dataset": "wine"}, **values})
+        experiment.train(tmp_path, verbose=False)
+        experiment.save(tmp_path / f"{name}.zip")
+    seal = tmp_path / "wine.seal.json"
+    for name, number in (("a", 1), ("b", 2)):
+        result = run("evaluate", tmp_path / f"{name}.zip", "--json", "--seal", seal)
+        assert result.exit_code == 0, result.output
+        assert f"evaluation {number}" in result.stderr
+        assert "test_accuracy" in json.loads(result.stdout)
+    refused = run("evaluate", tmp_path / "c.zip", "--seal", seal)
+    assert refused.exit_code == 2
+    assert "seals 44 samples with the hash" in refused.stderr
+    assert len(json.loads(seal.read_text())["evaluations"]) == 2
+
+
+def test_evaluate_refuses_a_model_that_trained_on_sealed_samples(tmp_path: Path) -> None:
+    """Rows of the data set that are there twice come to lie on both sides of the split."""
+    pytest.importorskip("pyarrow")
+    rows = [f"{x},{y:.3f},{x % 2}" for x, y in enumerate(np.random.default_rng(0).random(40))]
+    (tmp_path / "twice.csv").write_text("\n".join(["x,y,label", *rows, *rows]))
+    dataset = {"type": "csv", "path": str(tmp_path / "twice.csv"), "target": "label"}
+    samples = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    experiment = Experiment.from_dict(
+        {
+            "dataset": {"dataset": dataset, "samples": samples},
+            "model": {"model": "mlp"},
+            "run": {"seed": 0, "threads": 1},
+        }
+    )
+    experiment.train(tmp_path, verbose=False)
+    experiment.save(tmp_path / "twice.zip")
+    result = run("evaluate", tmp_path / "twice.zip", "--seal", tmp_path / "seal.json")
+    assert result.exit_code == 2
+    assert "holds samples of the sealed test set" in result.stderr
+    assert " exact (row " in result.stderr
+    assert json.loads((tmp_path / "seal.json").read_text())["evaluations"] == []
+
+
 @pytest.mark.parametrize("command", ["predict", "evaluate", "serve"])
 def test_a_file_that_is_no_artifact_is_refused(artifact: Path, command: str) -> None:
     arguments = ["--csv", "x"] if command == "predict" else []

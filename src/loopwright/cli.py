@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from loopwright.cli_artifacts import add_commands
 from loopwright.cli_data import add_commands as add_data_commands
+from loopwright.cli_projects import add_project_commands
 from loopwright.cli_storage import add_storage_commands
 from loopwright.errors import (
     ArtifactError,
@@ -21,6 +22,7 @@ from loopwright.errors import (
     MissingExtraError,
     RunFolderError,
     RunInterrupted,
+    SealedTestSetError,
     StorageError,
 )
 from loopwright.extras import require_installed
@@ -206,6 +208,7 @@ def make_app() -> "typer.Typer":
     add_commands(app, _exit_codes)
     add_data_commands(app, _exit_codes, _read_experiment)
     add_storage_commands(app, _exit_codes)
+    add_project_commands(app, _exit_codes)
     return app
 
 
@@ -315,6 +318,7 @@ def _exit_codes(*, debug: bool) -> Iterator[None]:
         ConfigurationError,
         MissingExtraError,
         RunFolderError,
+        SealedTestSetError,
         StorageError,
     ) as error:
         _tell(traceback.format_exc() if debug else str(error))

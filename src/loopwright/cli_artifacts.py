@@ -61,12 +61,20 @@ def add_commands(app: "typer.Typer", exit_codes: Any) -> None:
         artifact: Annotated[str, artifact_argument],
         trust: Annotated[list[str] | None, trust_option] = None,
         as_json: Annotated[bool, json_option] = False,
+        seal: Annotated[
+            str | None,
+            typer.Option(
+                metavar="FILE",
+                help="Seal the test part in FILE, or compare with what is sealed there: a model "
+                "that trained on its samples is refused, and evaluations are counted.",
+            ),
+        ] = None,
         device: Annotated[str | None, typer.Option(help="Where to evaluate.")] = None,
         debug: Annotated[bool, debug_option] = False,
     ) -> None:
         """Evaluate ARTIFACT on the test part of its data set."""
         with exit_codes(debug=debug):
-            _evaluate(artifact, trust or [], device, as_json=as_json)
+            _evaluate(artifact, trust or [], device, seal, as_json=as_json)
 
     @app.command()
     def serve(
@@ -160,10 +168,21 @@ def _read_inputs(kind: str, value: Any, features: Any) -> Any:
     return np.load(value, allow_pickle=False)
 
 
-def _evaluate(path: str, trusted: Iterable[str], device: str | None, *, as_json: bool) -> None:
+def _evaluate(
+    path: str, trusted: Iterable[str], device: str | None, seal: str | None, *, as_json: bool
+) -> None:
     from loopwright.experiment import Experiment
+    from loopwright.sealed import Seal
 
-    metrics = Experiment.load(path, trusted=tuple(trusted), device=device).evaluate()
+    experiment = Experiment.load(path, trusted=tuple(trusted), device=device)
+    sealed = None if seal is None else Seal(seal, experiment.samples("test"))
+    if sealed is not None:
+        declared = experiment.spec.dataset.samples.complete()
+        for part in (name for name in declared if name != "test"):
+            sealed.check(experiment.samples(part), f"The {part} part of {path}")
+    metrics = experiment.evaluate()
+    if sealed is not None:
+        print(sealed.count(path, metrics), file=sys.stderr)
     if as_json:
         print(_dump(metrics))
     else:

@@ -9,6 +9,7 @@ LoopwrightError
 ├── OutOfMemoryError     (a MemoryError)         a run needs more memory than there is
 ├── DownloadError        (an OSError)            a file cannot be fetched or unpacked
 ├── StorageError         (an OSError)            a remote folder cannot be used, or is damaged
+├── SealedTestSetError   (a ValueError)          a test set that was put aside is not what it was
 ├── RunInterrupted                               a signal ended a run, which saved and can go on
 └── NotSupportedError    (a NotImplementedError) a known thing that this version does not do
 
@@ -52,6 +53,10 @@ class DownloadError(LoopwrightError, OSError):
 
 class StorageError(LoopwrightError, OSError):
     """Tells why a remote folder cannot be used, or which file there is damaged."""
+
+
+class SealedTestSetError(LoopwrightError, ValueError):
+    """Tells that a test set is not the sealed one, or that a model was trained on its samples."""
 
 
 class RunInterrupted(LoopwrightError):

@@ -59,7 +59,7 @@ from loopwright.forensics import Replay, replay
 from loopwright.history import InMemoryRunHistory
 from loopwright.models.estimators import EstimatorModel
 from loopwright.placeholders import replace_trainer_placeholder_values
-from loopwright.preprocessors.pipeline import Pipeline, Preparation
+from loopwright.preprocessors.pipeline import Pipeline, Preparation, take_rows
 from loopwright.problems import Problem
 from loopwright.resuming import EarlierRun, differences, find_run, refuse_changes
 from loopwright.run_folder import RunFolder, new_run_path, read_run
@@ -342,6 +342,22 @@ class Experiment:
             parts.model = fitted.model
             return self._test(self._make_trainer(parts, None, ()), data)
 
+    def samples(self, part: str) -> Samples:
+        """Return the raw features of a part, as the data set holds them.
+
+        Args:
+            part: "train", "validation" or "test".
+
+        Raises:
+            ValueError: the part is not declared.
+        """
+        source = self.dataset.dataset
+        source.download_and_prepare()
+        rows = self._split(len(source), self._split_seed)
+        if part not in rows:
+            raise ValueError(f"There is no part {part!r}; declared: {', '.join(rows)}.")
+        return take_rows(source.tensors()[0], rows[part])
+
     def find_rate(self, **options: Any) -> "LRFinder":
         """Search for a learning rate as this experiment would train, and return the finder.
 
@@ -580,8 +596,7 @@ class Experiment:
     def _prepare_data(self, parts: Parts, stages: Stages, held: ExitStack, *, fits: bool) -> _Data:
         spec = self.spec.dataset
         assert parts.source is not None
-        seed = spec.seed if spec.seed is not None else _seed_of(self.spec)
-        rows = self._split(len(parts.source), seed)
+        rows = self._split(len(parts.source), self._split_seed)
         encode = _label_encoder(parts.labels, one_hot=spec.one_hot)
         prepare = Preparation(parts.source, parts.pipeline, rows, encode, stages.stage, fits=fits)
         try:
@@ -594,6 +609,11 @@ class Experiment:
         except ValueError as error:
             raise_problems([Problem(path=("dataset",), message=first_line(error))], self._source)
             raise
+
+    @property
+    def _split_seed(self) -> int:
+        seed = self.spec.dataset.seed
+        return _seed_of(self.spec) if seed is None else seed
 
     def _split(self, num_rows: int, seed: int) -> dict[str, Tensor]:
         spec = self.spec.dataset

@@ -92,7 +92,7 @@ class Preparation:
         with self.stage("load_data"):
             _, *columns = zip(*self._blocks(_BLOCK, steps[:num_leading]), strict=True)
             features, labels = joined(columns[0]), torch.cat(columns[1])
-            split = {n: (_chosen(features, rows), labels[rows]) for n, rows in self.rows.items()}
+            split = {n: (take_rows(features, rows), labels[rows]) for n, rows in self.rows.items()}
         for step in steps[num_leading:]:
             if self.fits:
                 with self.stage("fit_preprocessors"):
@@ -129,7 +129,7 @@ class Preparation:
         for begin, features, labels in self._blocks(size, self.pipeline.steps[:num_steps]):
             rows, _ = part.within(begin, begin + len(labels))
             if len(rows):
-                yield _chosen(features, rows), labels[rows]
+                yield take_rows(features, rows), labels[rows]
 
     def _blocks(
         self, size: int, steps: Sequence[Preprocessor]
@@ -164,7 +164,8 @@ def _mapped(path: Path, num_rows: int, *like: Tensor) -> tuple[Tensor, ...]:
     return tuple(made)
 
 
-def _chosen(features: Samples, rows: Tensor) -> Samples:
+def take_rows(features: Samples, rows: Tensor) -> Samples:
+    """Return these rows of features, in this order."""
     return [features[i] for i in rows.tolist()] if isinstance(features, list) else features[rows]
 
 

@@ -1,0 +1,125 @@
+"""Training in a project: the class that makes a trainer, fits it, and saves what comes of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loopwright.errors import ConfigurationError
+from loopwright.exports import load_export, save_export
+from loopwright.project.data import _missing
+from loopwright.project.exporting import export_onnx, export_pt2
+from loopwright.training_state import check_fits
+
+
+class Train:
+    """Fits a model on a data module.
+
+    A subclass implements `execute`, which makes `self.trainer` of `trainer_config` and fits it.
+
+    Args:
+        trainer_config: arguments of the trainer.
+        model_config: see `MODEL_CONFIG`.
+        train_dataset: the training set.
+        validation_dataset: the validation set.
+        model: the module to train.
+        data_module: holds both sets.
+        save_path: the folder of the run.
+
+    Raises:
+        ConfigurationError: there is no training or no validation set.
+    """
+
+    def __init__(
+        self,
+        trainer_config: Mapping[str, Any],
+        model_config: Mapping[str, Any],
+        train_dataset: Any,
+        validation_dataset: Any,
+        model: Any,
+        data_module: Any,
+        save_path: str | Path,
+    ) -> None:
+        for name, dataset in (("training", train_dataset), ("validation", validation_dataset)):
+            if dataset is None:
+                raise ConfigurationError(
+                    f"There is no {name} set, and training needs one. Give its path to Main, or "
+                    "leave all paths out to have the data set divided."
+                )
+        self.trainer_config = dict(trainer_config)
+        self.model_config = model_config
+        self.train_dataset = train_dataset
+        self.validation_dataset = validation_dataset
+        self.model = model
+        self.data_module = data_module
+        self.save_path = Path(save_path)
+        self.resume: str | None = None
+        """What `fit` goes on from: "latest", or None for a new run."""
+        self.trainer: Any = None
+
+    def execute(self) -> None:
+        """Make `self.trainer`, and fit `self.model` with it on `self.data_module`."""
+        raise NotImplementedError(_missing(self, "execute"))
+
+    def get_trainer(self) -> Any:
+        """Return the trainer that was made."""
+        return self.trainer
+
+    def save_models(self) -> dict[str, str]:
+        """Save the last model and export the best one, as `model_config` says (D-36).
+
+        The report of the validation set is written too (D-72).
+
+        Returns:
+            The names of the files below `save_path`, by "best", "last", "onnx" and "pt2".
+        """
+        saved: dict[str, str] = {}
+        checkpoint = self.trainer.checkpoint_callback
+        if checkpoint is not None and checkpoint.best_model_path is not None:
+            saved["best"] = str(checkpoint.best_model_path)
+        if checkpoint is not None and checkpoint.last_model_path is not None:
+            saved["last"] = str(checkpoint.last_model_path)
+        if self.model_config["save_last_model"]:
+            path = self.save_path / f"{self.model_config['model_name']}.pt"
+            save_export({"model_state_dict": self.model.state_dict()}, path)
+            saved["last"] = str(path)
+        self.trainer.metrics.write_report(self.save_path, "val")
+        best = saved.get("best", saved.get("last"))
+        if best is not None:
+            saved.update(self._export(best))
+        return {name: _below(path, self.save_path) for name, path in saved.items()}
+
+    def _export(self, path: str) -> dict[str, str]:
+        kinds = {"onnx": export_onnx, "pt2": export_pt2}
+        wanted = [kind for kind in kinds if self.model_config[f"save_checkpoint_as_{kind}"]]
+        if not wanted:
+            return {}
+        last = {name: value.clone() for name, value in self.model.state_dict().items()}
+        load_weights(self.model, path)
+        sample = self.train_dataset[0][0][None]
+        try:
+            return {
+                kind: str(kinds[kind](self.model, sample, self.save_path / f"best.{kind}"))
+                for kind in wanted
+            }
+        finally:
+            self.model.load_state_dict(last)
+
+
+def load_weights(model: Any, path: str | Path) -> None:
+    """Load the weights of a `.pt` file of `ModelCheckpoint` or `Train`, executing nothing.
+
+    Raises:
+        ConfigurationError: there is no such file.
+        CheckpointError: it is damaged, or its weights do not fit the model.
+    """
+    if not Path(path).is_file():
+        raise ConfigurationError(f"There is no model {path}. Check model_path.")
+    weights = load_export(path).get("model_state_dict")
+    check_fits(model, weights, f"model_state_dict of {path}")
+    assert weights is not None
+    model.load_state_dict(weights)
+
+
+def _below(path: str, folder: Path) -> str:
+    inside = Path(path).resolve().is_relative_to(folder.resolve())
+    return str(Path(path).resolve().relative_to(folder.resolve())) if inside else path

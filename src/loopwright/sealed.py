@@ -1,0 +1,283 @@
+"""Sealed test sets: what was trained may not hold their samples, and each evaluation is counted."""
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loopwright.checkpoint import write_aside
+from loopwright.errors import SealedTestSetError
+
+__all__ = ["Duplicates", "Seal", "find_duplicates", "hash_samples"]
+
+FORMAT = 1
+NEAR = 0.05
+"""Numbers: the largest distance of a near duplicate, relative to how far the sample itself is from
+the mean of its set."""
+NEAR_TEXT = 0.8
+"""Texts: the least share of common triples of words (Broder 1997, "On the resemblance and
+containment of documents")."""
+
+_SKETCH = 64  # numbers that a sample is projected to before distances are compared
+_SLACK = 1.6  # what a distance of projections may exceed the true one by, far beyond chance
+_CHUNK = 4096
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Pairs of rows (of the samples, of the test set) that are the same, or nearly so."""
+
+    exact: tuple[tuple[int, int], ...] = ()
+    near: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def rows(self) -> list[int]:
+        """The rows of the samples that are in a pair, in order."""
+        return sorted({row for row, _ in (*self.exact, *self.near)})
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{len(pairs)} {kind} (row {pairs[0][0]} is row {pairs[0][1]} of the test set"
+            f"{', ...' if len(pairs) > 1 else ''})"
+            for kind, pairs in (("exact", self.exact), ("near", self.near))
+            if pairs
+        )
+
+
+def hash_samples(samples: Any) -> str:
+    """Return the SHA-256 of samples, whatever their order.
+
+    Args:
+        samples: an array or tensor [samples, ...], or a list of texts or of tensors.
+    """
+    return hashlib.sha256(b"".join(sorted(_digests(samples)))).hexdigest()
+
+
+def find_duplicates(
+    samples: Any, test: Any, *, near: float = NEAR, near_text: float = NEAR_TEXT
+) -> Duplicates:
+    """Return which samples are in a test set, and which nearly are; the first match of each.
+
+    Numbers are compared by distance, columns of tables in units of their standard deviation.
+    Texts are compared by triples of words, and sequences of integers as if they were words. Of
+    tensors in a list, such as images of many sizes, only exact duplicates are found.
+
+    Args:
+        samples: an array or tensor [samples, ...], or a list of texts or of tensors.
+        test: likewise, with samples of the same shape.
+        near: see `NEAR`.
+        near_text: see `NEAR_TEXT`.
+    """
+    if not len(samples) or not len(test):
+        return Duplicates()
+    places: dict[bytes, int] = {}
+    for place, digest in enumerate(_digests(test)):
+        places.setdefault(digest, place)
+    exact = [
+        (row, places[digest]) for row, digest in enumerate(_digests(samples)) if digest in places
+    ]
+    found = {row for row, _ in exact}
+    if isinstance(test, list) and not isinstance(test[0], str):
+        pairs: list[tuple[int, int]] = []
+    elif isinstance(test, list) or np.asarray(test).dtype.kind in "iU":
+        pairs = _near_sequences(_sequences(samples), _sequences(test), near_text)
+    else:
+        pairs = _near_numbers(_as_rows(samples), _as_rows(test), near, np.ndim(test) == 2)
+    return Duplicates(tuple(exact), tuple(pair for pair in pairs if pair[0] not in found))
+
+
+def _digests(samples: Any) -> list[bytes]:
+    """Return a digest of each sample; numbers as float32, so that a file's type changes nothing."""
+    if isinstance(samples, list):
+        rows = [
+            each.encode() if isinstance(each, str) else _bytes(np.asarray(each)) for each in samples
+        ]
+    else:
+        array = np.asarray(samples)
+        if array.dtype.kind == "U":
+            return _digests(array.tolist())
+        rows = [_bytes(row) for row in array.reshape(len(array), -1)]
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
+
+
+def _bytes(array: NDArray[Any]) -> bytes:
+    return array.astype(np.int64 if array.dtype.kind == "i" else np.float32).tobytes()
+
+
+def _as_rows(samples: Any) -> Floats:
+    array = np.nan_to_num(np.asarray(samples, np.float64))
+    return array.reshape(len(array), -1)
+
+
+def _near_numbers(
+    samples: Floats, test: Floats, near: float, is_table: bool
+) -> list[tuple[int, int]]:
+    mean = test.mean(axis=0)
+    scale = test.std(axis=0) if is_table else np.ones(len(mean))
+    scale = np.where(scale > 0, scale, 1.0)
+    samples, test = (samples - mean) / scale, (test - mean) / scale
+    limits = near * np.linalg.norm(test, axis=1)
+    width, slack = test.shape[1], 1.0
+    sketches = samples, test
+    if width > _SKETCH:
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), (width, _SKETCH)) / _SKETCH**0.5
+        sketches, slack = (samples @ signs, test @ signs), _SLACK
+    pairs = []
+    for begin in range(0, len(samples), _CHUNK):
+        chunk = sketches[0][begin : begin + _CHUNK]
+        apart = np.square(chunk).sum(1)[:, None] + np.square(sketches[1]).sum(1)
+        apart -= 2 * chunk @ sketches[1].T
+        for row, place in np.argwhere(apart <= np.square(slack * limits) + 1e-9):
+            if np.linalg.norm(samples[begin + row] - test[place]) <= limits[place]:
+                pairs.append((int(begin + row), int(place)))
+    return _first_of_each(pairs)
+
+
+def _first_of_each(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    return list({row: (row, place) for row, place in reversed(pairs)}.values())[::-1]
+
+
+def _sequences(samples: Any) -> list[list[Any]]:
+    if isinstance(samples, list):
+        return [re.findall(r"\w+", text.casefold()) for text in samples]
+    array = np.asarray(samples)
+    if array.dtype.kind == "U":
+        return _sequences(array.tolist())
+    rows: list[list[Any]] = array.reshape(len(array), -1).tolist()
+    return rows
+
+
+def _near_sequences(
+    samples: list[list[Any]], test: list[list[Any]], share: float
+) -> list[tuple[int, int]]:
+    triples = [_triples(words) for words in test]
+    holders: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for place, each in enumerate(triples):
+        for triple in each:
+            holders[triple].append(place)
+    pairs = []
+    for row, words in enumerate(samples):
+        mine = _triples(words)
+        common = Counter(place for triple in mine for place in holders.get(triple, ()))
+        for place, count in common.most_common():
+            if count >= share * (len(mine) + len(triples[place]) - count):
+                pairs.append((row, place))
+                break
+    return pairs
+
+
+def _triples(words: list[Any]) -> set[tuple[Any, ...]]:
+    """Return each three words in a row, but for those of a padding, which are all one."""
+    if len(words) < 3:
+        return {tuple(words)}
+    found = set(zip(words, words[1:], words[2:], strict=False))
+    return {triple for triple in found if len(set(triple)) > 1} or found
+
+
+class Seal:
+    """Is the record of a test set that was put aside: its hash, and who evaluated on it.
+
+    Args:
+        path: a JSON file. Where there is none, the samples are sealed now.
+        samples: the test set: an array or tensor [samples, ...], or a list of texts.
+
+    Raises:
+        SealedTestSetError: the file is the seal of other samples, or is damaged.
+    """
+
+    def __init__(self, path: str | Path, samples: Any) -> None:
+        self.path = Path(path)
+        self._samples = samples
+        found = hash_samples(samples)
+        if not self.path.exists():
+            self._record: dict[str, Any] = {
+                "format": FORMAT,
+                "sha256": found,
+                "samples": len(samples),
+                "sealed": _now(),
+                "evaluations": [],
+            }
+            self._write()
+            return
+        try:
+            self._record = dict(json.loads(self.path.read_text(encoding="utf-8")))
+            sealed, self._record["evaluations"] = (
+                self._record["sha256"],
+                list(self._record["evaluations"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise SealedTestSetError(f"{self.path} is no seal, or is damaged: {error!r}.") from None
+        if sealed != found:
+            raise SealedTestSetError(
+                f"{self.path} seals {self._record.get('samples')} samples with the hash "
+                f"{sealed[:12]}, and these {len(samples)} have {found[:12]}. Evaluate on the "
+                "samples that were sealed, or seal these in a file of their own."
+            )
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the samples (see `hash_samples`)."""
+        return str(self._record["sha256"])
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Each evaluation so far: `time`, `model` and `metrics`."""
+        return list(self._record["evaluations"])
+
+    def check(self, samples: Any, name: str) -> None:
+        """Refuse samples that were trained on and are in the test set.
+
+        Args:
+            samples: what was or will be trained on, as the test set is given.
+            name: what they are called, such as "The training set".
+
+        Raises:
+            SealedTestSetError: some are; the message counts exact and near duplicates.
+        """
+        found = find_duplicates(samples, self._samples)
+        if found.rows:
+            raise SealedTestSetError(
+                f"{name} ({len(samples)} samples) holds samples of the sealed test set {self.path}:"
+                f" {found}. A test on them says nothing about new data. Take rows "
+                f"{_listed(found.rows)} out of it."
+            )
+
+    def count(self, model: str, metrics: Mapping[str, Any]) -> str:
+        """Record an evaluation, and return a line that tells how many there were."""
+        self._record["evaluations"].append({"time": _now(), "model": model, "metrics": {**metrics}})
+        self._write()
+        number, first = len(self.evaluations), self.evaluations[0]
+        if number == 1:
+            return f"Sealed test set {self.sha256[:12]}: evaluation 1."
+        return (
+            f"Sealed test set {self.sha256[:12]}: evaluation {number} (the first was of "
+            f"{first['model']}, {first['time']}). Choosing between models by it makes its numbers "
+            "too good."
+        )
+
+    def _write(self) -> None:
+        text = json.dumps(self._record, indent=2) + "\n"
+        write_aside(self.path, lambda aside: _write_text(aside, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _listed(rows: Sequence[int], most: int = 10) -> str:
+    shown = ", ".join(map(str, rows[:most]))
+    return f"{shown}, ... ({len(rows)} in all)" if len(rows) > most else shown

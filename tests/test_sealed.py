@@ -1,0 +1,144 @@
+"""Sealed test sets: hashes, duplicates exact and near, and the record of evaluations."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from loopwright.errors import SealedTestSetError
+from loopwright.sealed import Seal, find_duplicates, hash_samples
+
+DRAW = np.random.default_rng(0)
+IMAGES = DRAW.random((60, 1, 16, 16)).astype(np.float32)
+TABLE = DRAW.normal(size=(60, 5)) * [1, 10, 100, 1000, 10_000]
+TEXTS = [" ".join(DRAW.choice(["ant", "bee", "cat", "dog", "elk", "fox"], 20)) for _ in range(60)]
+
+
+def test_a_hash_is_that_of_the_samples_in_any_order_and_form() -> None:
+    found = hash_samples(IMAGES)
+    assert hash_samples(IMAGES[::-1]) == found
+    assert hash_samples(torch.from_numpy(IMAGES)) == found
+    assert hash_samples(IMAGES.astype(np.float64)) == found
+    assert hash_samples(IMAGES[1:]) != found
+    assert hash_samples(np.concatenate([IMAGES, IMAGES[:1]])) != found
+    assert hash_samples(TEXTS) == hash_samples(np.array(TEXTS))
+    assert hash_samples(["a", "b"]) != hash_samples(["a", "c"])
+
+
+@pytest.mark.parametrize("samples", [IMAGES, TABLE, TEXTS, torch.from_numpy(TABLE)])
+def test_what_is_in_both_is_found(samples: Any) -> None:
+    found = find_duplicates(samples[:40], samples[30:])
+    assert found.exact == tuple((30 + n, n) for n in range(10))
+    assert found.near == ()
+    assert found.rows == list(range(30, 40))
+    assert find_duplicates(samples[:30], samples[30:]).rows == []
+
+
+def test_images_of_many_sizes_are_compared_exactly() -> None:
+    images = [torch.from_numpy(IMAGES[n, :, : 8 + n % 3]) for n in range(20)]
+    found = find_duplicates(images[:12], images[10:])
+    assert (found.exact, found.near) == (((10, 0), (11, 1)), ())
+
+
+def test_images_that_were_changed_a_little_are_near() -> None:
+    noise = DRAW.normal(size=IMAGES[:10].shape).astype(np.float32)
+    for strength, count in ((0.005, 10), (0.1, 0)):
+        found = find_duplicates(IMAGES[:10] + strength * noise, IMAGES)
+        assert found.exact == ()
+        assert found.near == tuple((n, n) for n in range(count))
+
+
+def test_columns_of_a_table_count_alike() -> None:
+    """One of large numbers does not hide that the others differ."""
+    near = TABLE[:4].copy()
+    near *= 1 + 1e-3
+    assert [row for row, _ in find_duplicates(near, TABLE).near] == [0, 1, 2, 3]
+    other = TABLE[:4].copy()
+    other[:, 0] += 2
+    assert find_duplicates(other, TABLE).rows == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_near"),
+    [
+        ("The cat SAT on the mat, and the dog lay beside it.", True),
+        ("the cat sat on the mat and the dog lay beside it today", True),
+        ("the dog sat on the mat and the cat lay beside it", False),
+        ("something else", False),
+    ],
+)
+def test_texts_that_share_most_words_in_their_order_are_near(text: str, is_near: bool) -> None:
+    test = ["an unrelated sentence", "the cat sat on the mat and the dog lay beside it"]
+    assert find_duplicates([text], test).near == (((0, 1),) if is_near else ())
+
+
+def test_sequences_of_tokens_are_compared_as_words_and_padding_is_none() -> None:
+    tokens = DRAW.integers(1, 50, (20, 30))
+    tokens[:, 20:] = 0
+    changed = tokens[:5].copy()
+    changed[:, 0] += 50
+    assert find_duplicates(changed, tokens).near == tuple((n, n) for n in range(5))
+    assert find_duplicates(DRAW.integers(1, 50, (5, 30)) * (np.arange(30) < 20), tokens).rows == []
+
+
+def test_nothing_is_no_duplicate() -> None:
+    assert find_duplicates([], TEXTS).rows == []
+    assert find_duplicates(TABLE, TABLE[:0]).rows == []
+
+
+def test_the_projection_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distances of many pixels are first compared in fewer numbers; all pairs say the same."""
+    monkeypatch.setattr("loopwright.sealed._CHUNK", 7)
+    noisy = IMAGES + DRAW.normal(size=IMAGES.shape) * DRAW.uniform(0, 0.03, (60, 1, 1, 1))
+    mean = IMAGES.mean(0)
+    limits = 0.05 * np.sqrt(np.square(IMAGES - mean).sum((1, 2, 3)))
+    apart = np.sqrt(np.square(noisy - IMAGES).sum((1, 2, 3)))
+    expected = np.flatnonzero(apart <= limits)
+    assert 5 < len(expected) < 55
+    assert find_duplicates(noisy, IMAGES).rows == expected.tolist()
+
+
+def test_a_seal_counts_evaluations_across_processes(tmp_path: Path) -> None:
+    path = tmp_path / "test.seal.json"
+    assert "evaluation 1." in Seal(path, TABLE).count("first", {"f1": 0.5})
+    line = Seal(path, TABLE[::-1]).count("second", {"f1": 0.6})
+    assert "evaluation 2 (the first was of first, " in line
+    record = json.loads(path.read_text())
+    assert record["sha256"] == hash_samples(TABLE) == Seal(path, TABLE).sha256
+    assert record["samples"] == 60
+    assert [each["model"] for each in record["evaluations"]] == ["first", "second"]
+
+
+def test_a_seal_refuses_other_samples_and_is_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "test.seal.json"
+    Seal(path, TABLE)
+    before = path.read_bytes()
+    with pytest.raises(SealedTestSetError, match="seals 60 samples .* and these 59 have"):
+        Seal(path, TABLE[1:])
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"sha256": 3}', "nonsense"])
+def test_a_damaged_seal_is_refused_and_kept(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "test.seal.json"
+    path.write_text(text)
+    with pytest.raises(SealedTestSetError, match="is no seal, or is damaged"):
+        Seal(path, TABLE)
+    assert path.read_text() == text
+
+
+def test_a_refusal_counts_both_kinds_and_names_rows(tmp_path: Path) -> None:
+    seal = Seal(tmp_path / "a.json", TABLE[:20])
+    training = TABLE.copy()
+    training[15:20] *= 1 + 1e-3
+    with pytest.raises(SealedTestSetError) as refused:
+        seal.check(training, "The training set")
+    told = str(refused.value)
+    assert "The training set (60 samples)" in told
+    assert "15 exact (row 0 is row 0 of the test set, ...)" in told
+    assert "5 near (row 15 is row 15" in told
+    assert "Take rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (20 in all) out of it" in told
+    seal.check(TABLE[20:], "The rest")

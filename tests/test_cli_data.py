@@ -1,6 +1,7 @@
 """Tests of list and preview on the command line."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from loopwright.augmentors import augmentors
 from loopwright.cli import make_app
-from loopwright.datasets import datasets
+from loopwright.cli_data import KINDS, _registries, describe_parts
 from loopwright.experiment import Experiment
-from loopwright.preprocessors import preprocessors
 
 testing = pytest.importorskip("typer.testing")
 pytest.importorskip("sklearn")
@@ -22,18 +21,35 @@ def run(*words: str) -> Any:
     return testing.CliRunner().invoke(make_app(), list(words))
 
 
-@pytest.mark.parametrize(
-    ("kind", "registry"),
-    [("datasets", datasets), ("preprocessors", preprocessors), ("augmentors", augmentors)],
-)
-def test_every_part_is_listed_with_arguments_and_extra(kind: str, registry: Any) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_part_is_listed_with_arguments_and_extra(kind: str) -> None:
     result = run("list", kind, "--json")
     assert result.exit_code == 0
     parts = {part["name"]: part for part in map(json.loads, result.stdout.splitlines())}
-    assert set(parts) == set(registry)
+    assert set(parts) == set(_registries()[kind][0])
     assert all(part["summary"].endswith((".", ":")) for part in parts.values())
     text = run("list", kind).stdout
     assert all(f"{name}: {part['summary']}" in text for name, part in parts.items())
+
+
+def test_what_a_list_says_of_models_and_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the data or the run fill in is told, and what needs a package that is missing."""
+    monkeypatch.setitem(sys.modules, "sklearn.svm", None)
+    models = {part["name"]: part for part in describe_parts("models")}
+    assert models["cnn"]["arguments"]["input_shape"] == "from the data"
+    assert models["huggingface"]["extra"] == "transformers"
+    assert models["logistic_regression"]["arguments"]["C"] == "1.0"
+    assert models["svc"] == {
+        "name": "svc",
+        "summary": "Not installed.",
+        "arguments": {},
+        "extra": "sklearn",
+    }
+    cosine = next(part for part in describe_parts("schedules") if part["name"] == "cosine")
+    assert cosine["arguments"]["total_num_epochs"] == "the run's NUM_EPOCHS"
+    adam = next(part for part in describe_parts("optimizers") if part["name"] == "adam")
+    assert adam["arguments"]["lr"] == "0.001"
+    assert "params" not in adam["arguments"]
 
 
 def test_what_a_list_says_of_a_part() -> None:

@@ -2,15 +2,28 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from loopwright.errors import ConfigurationError
+from loopwright.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     import typer
 
-KINDS = ("augmentors", "datasets", "preprocessors")
+    from loopwright.registry import Registry
+
+KINDS = (
+    "augmentors",
+    "callbacks",
+    "datasets",
+    "losses",
+    "metrics",
+    "models",
+    "objectives",
+    "optimizers",
+    "preprocessors",
+    "schedules",
+)
 
 
 def add_commands(app: "typer.Typer", exit_codes: Any, read_experiment: Callable[..., Any]) -> None:
@@ -58,38 +71,88 @@ def add_commands(app: "typer.Typer", exit_codes: Any, read_experiment: Callable[
 def describe_parts(kind: str) -> Iterator[dict[str, Any]]:
     """Give name, summary, arguments and extra of each registered part of a kind.
 
+    Of a part whose package is not installed only name and extra are known.
+
     Raises:
         ConfigurationError: there is no such kind.
     """
-    from loopwright.augmentors import augmentors
-    from loopwright.datasets import datasets
-    from loopwright.preprocessors import preprocessors
-    from loopwright.registry import Registry, nearest_name
+    from loopwright.registry import nearest_name
 
-    registries: dict[str, Registry[Any]] = {
-        "augmentors": augmentors,
-        "datasets": datasets,
-        "preprocessors": preprocessors,
-    }
-    if kind not in registries:
+    if kind not in KINDS:
         nearest = nearest_name(kind, KINDS)
         hint = f' Did you mean "{nearest}"?' if nearest else ""
         raise ConfigurationError(f"There is no list of {kind!r}. Known: {', '.join(KINDS)}.{hint}")
-    registry = registries[kind]
+    registry, supplied = _registries()[kind]
     for name in registry:
-        part = registry.get(name)
+        extra = registry.extra_of(name)
+        try:
+            part = registry.get(name)
+        except MissingExtraError:
+            yield {"name": name, "summary": "Not installed.", "arguments": {}, "extra": extra}
+            continue
+        filled = {key: f"the run's {value}" for key, value in _lengths(part).items()}
         yield {
             "name": name,
-            "summary": (inspect.getdoc(part) or "").partition("\n")[0],
+            "summary": _summary(part),
             "arguments": {
-                each.name: _written(each) for each in inspect.signature(part).parameters.values()
+                each.name: filled.get(each.name) or _written(each, supplied)
+                for each in inspect.signature(_callable(part)).parameters.values()
+                if each.name not in _NOT_DECLARED and each.kind is not each.VAR_KEYWORD
             },
-            "extra": part.extra,
+            "extra": extra,
         }
 
 
-def _written(parameter: inspect.Parameter) -> str:
-    return "required" if parameter.default is parameter.empty else json.dumps(parameter.default)
+_NOT_DECLARED = ("params", "optimizer")
+"""What the run gives an optimizer and a schedule."""
+
+
+def _registries() -> "dict[str, tuple[Registry[Any], tuple[str, ...]]]":
+    """Return each kind's registry, with the parameters that the data fill in."""
+    from loopwright.augmentors import augmentors
+    from loopwright.components import losses, metrics, optimizers, schedules
+    from loopwright.components.callbacks import callbacks
+    from loopwright.components.objectives import objectives
+    from loopwright.datasets import datasets
+    from loopwright.models import models
+    from loopwright.models.base import INFERRED
+    from loopwright.preprocessors import preprocessors
+
+    return {
+        "augmentors": (augmentors, ()),
+        "callbacks": (callbacks, ()),
+        "datasets": (datasets, ()),
+        "losses": (losses.losses, ()),
+        "metrics": (metrics.metrics, ()),
+        "models": (models, INFERRED),
+        "objectives": (objectives, ()),
+        "optimizers": (optimizers.optimizers, ()),
+        "preprocessors": (preprocessors, ()),
+        "schedules": (schedules.schedules, ()),
+    }
+
+
+def _callable(part: Any) -> Any:
+    """Return what is called: of a schedule, the scheduler's class."""
+    return getattr(part, "scheduler", part)
+
+
+def _lengths(part: Any) -> dict[str, Any]:
+    """Return the arguments of a schedule that are as long as the run."""
+    return dict(getattr(part, "lengths", {}))
+
+
+def _summary(part: Any) -> str:
+    """Return the first sentence of a docstring."""
+    first = " ".join((inspect.getdoc(_callable(part)) or "").partition("\n\n")[0].split())
+    sentence, dot, _ = first.partition(". ")
+    return f"{sentence}." if dot else first
+
+
+def _written(parameter: inspect.Parameter, supplied: Collection[str]) -> str:
+    if parameter.default is not parameter.empty:
+        return json.dumps(parameter.default, default=repr)
+    return "from the data" if parameter.name in supplied else "required"
 
 
 def _as_text(part: dict[str, Any]) -> str:

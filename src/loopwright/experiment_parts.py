@@ -228,7 +228,7 @@ def needs_fitting(parts: Parts, spec: ExperimentSpec) -> bool:
     factory = models.get(component.type)
     if is_estimator(factory):
         return False
-    takes_tokens = accepts(factory, "vocabulary_size")
+    takes_tokens = accepts(factory, "vocabulary_size") and parts.features.dtype == torch.int64
     declares_them = "vocabulary_size" in component.arguments or parts.features.vocabulary_size
     waits = takes_tokens and not declares_them and bool(parts.pipeline.steps)
     return None in parts.features.shape or waits

@@ -10,6 +10,7 @@ from loopwright.models.base import models
 from loopwright.models.building import build_model
 from loopwright.models.cnn import cnn
 from loopwright.models.dogs_vs_cats_cnn import dogs_vs_cats_cnn
+from loopwright.models.libraries import huggingface, torchvision
 from loopwright.models.mlp import mlp
 from loopwright.models.resnet import resnet
 from loopwright.models.seq2seq import (
@@ -33,12 +34,14 @@ __all__ = [
     "cnn",
     "dogs_vs_cats_cnn",
     "gpt",
+    "huggingface",
     "mlp",
     "models",
     "resnet",
     "rnn_seq2seq",
     "tabular_mlp",
     "text_cnn",
+    "torchvision",
     "transformer_classifier",
     "transformer_seq2seq",
     "vae",

@@ -202,6 +202,8 @@ def test_an_objective_without_a_prediction_says_so() -> None:
     model = Fitted(torch.nn.Linear(1, 1), info, info, objective="other")
     with pytest.raises(NotSupportedError, match="trained as other has no prediction.*seq2seq"):
         model.predict([[0.0]])
+    plain = Fitted(torch.nn.Linear(1, 1), info, info, device="cpu")
+    assert plain.inferrer(torch.ones(2, 1)).shape == (2, 1)
     with pytest.raises(NotFittedError, match="Experiment.inferrer needs a trained model"):
         _ = declared("vae").inferrer
 

@@ -12,6 +12,7 @@ from tiny import same, weights
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 from torch.optim.lr_scheduler import LinearLR
+from torch.utils.data import TensorDataset
 
 from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.datasets import Reversal
@@ -310,7 +311,8 @@ def test_what_is_right_is_counted_and_samples_are_written(tmp_path: Path) -> Non
         model = make_model("rnn", width=16, dropout=0.1)
         trainer = make_trainer(model, callbacks=callbacks, run_dir=tmp_path / str(watched))
         set_seed(5)
-        trainer.train(data, 30, eval_dataset=data, per_device_batch_size=5)
+        held_out = TensorDataset(*data)
+        trainer.train(data, 30, eval_dataset=held_out, per_device_batch_size=5)
         states.append(weights(trainer))
     assert same(*states)
     found = Seq2SeqInferrer(model).translate(data[0], max_length=7)

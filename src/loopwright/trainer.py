@@ -1080,6 +1080,11 @@ class Trainer:
         names = names_of(self.optimizer)
         return {name: torch.amp.GradScaler(self.device.type) for name in names}
 
+    @property
+    def _step_users(self) -> tuple[Any, ...]:
+        """The objects whose code and modules a step may run."""
+        return (self,)
+
     def _make_stepping(self) -> EagerStepping:
         if self.step_mode == "eager":
             return EagerStepping(self)

@@ -176,6 +176,20 @@ def test_no_gain(uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None
     assert "no gain: a step takes" in train().step_report.reason
 
 
+def test_too_few_steps_are_seen_before_anything_is_traced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A short run pays for some steps of its own, not for what tracing imports and does."""
+
+    def forbidden(*args: Any) -> Any:
+        raise AssertionError("traced")
+
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (4.0, 0.0))
+    monkeypatch.setattr(auto, "trace", forbidden)
+    report = train().step_report
+    assert report.reason == "too few steps are left (8) to save more than the 4 s of compiling"
+
+
 def test_too_few_steps(uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "FEWEST_STEPS", 9)
     assert "too few steps are left (8" in train().step_report.reason
@@ -214,6 +228,21 @@ def test_the_check_sees_other_random_draws(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("loopwright.execution.building.compile_graph", draws_more)
     assert "other random numbers than eager" in train().step_report.reason
+
+
+def test_a_program_that_does_not_run_leaves_the_run_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(graph: Any, inputs: Any, folder: Any) -> Any:
+        def program(*tensors: torch.Tensor) -> Any:
+            raise RuntimeError("expected size 8, got 0")
+
+        return program
+
+    monkeypatch.setattr("loopwright.execution.building.compile_graph", raises)
+    trainer = train()
+    assert trainer.step_report.choice == "eager"
+    reason = "an exception in the program: RuntimeError: expected size 8, got 0"
+    assert trainer.step_report.reason == reason
+    assert same(weights(trainer), weights(train(mode="eager")))
 
 
 def test_a_model_that_has_no_float64_is_checked_against_eager(uncompiled: list[Any]) -> None:

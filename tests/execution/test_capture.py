@@ -152,6 +152,39 @@ def test_bf16_is_captured(uncompiled: list[Any]) -> None:
     assert any("bfloat16" in graph.code for graph in uncompiled)
 
 
+class Recurrent(nn.Module):
+    """Reads its three features as a sequence."""
+
+    def __init__(self, kind: Any, **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.layer = kind(1, **({"hidden_size": 4, "batch_first": True} | options))
+        self.head = nn.Linear(8 if options.get("bidirectional") else 4, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(inputs[..., None])[0].mean(1))
+
+
+RECURRENT = {
+    "lstm": partial(Recurrent, nn.LSTM),
+    "lstm, layers, both ways": partial(
+        Recurrent, nn.LSTM, num_layers=2, bidirectional=True, dropout=0.3
+    ),
+    "gru": partial(Recurrent, nn.GRU, num_layers=2, dropout=0.3),
+    "rnn": partial(Recurrent, nn.RNN, bias=False),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_are_captured(name: str, uncompiled: list[Any]) -> None:
+    eager, captured = two_runs(RECURRENT[name])
+    assert_close(eager, captured, 1e-4)
+    assert torch.equal(eager.random, captured.random)
+    expected, found = (each.predict(tiny_data(16)[0], 8) for each in (eager, captured))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert len(uncompiled) == 2
+
+
 class Pair(nn.Module):
     def __init__(self) -> None:
         super().__init__()

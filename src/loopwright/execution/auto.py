@@ -32,6 +32,7 @@ SECONDS_TO_LOAD = 4.0
 """What a program costs that an earlier run compiled: traced, found and checked again."""
 FUSED_SHARE = 0.15
 """The part of a step that fewer passes over memory are taken to save."""
+_MOST_SAVED = 0.9  # of a step
 _SECONDS_TO_MEASURE = 0.4
 _CALLS_PER_OPERATION = 3.0  # of a tiny operation: Python, autograd and dispatch around each
 
@@ -104,11 +105,12 @@ def _try(trainer: Trainer, batch: Any, left: int) -> tuple[Built, float, float]:
     """
     before = Snapshot(trainer)
     try:
-        eager = _seconds_of(lambda: _run_update(trainer, batch))
-        operations = _num_operations(trainer, batch)
+        eager = _seconds_of(lambda: _run_update(trainer, batch), left)
         fixed, for_each = SECONDS_TO_COMPILE
+        _require_worth(left * _MOST_SAVED * eager, fixed, left)  # before what takes longer
+        operations = _num_operations(trainer, batch)
         overhead = operations * _CALLS_PER_OPERATION * _seconds_per_call()
-        saved = min(0.9 * eager, overhead + FUSED_SHARE * eager)
+        saved = min(_MOST_SAVED * eager, overhead + FUSED_SHARE * eager)
         _require_worth(left * saved, fixed + for_each * operations, left)
         built = rehearse(trainer, batch, Rates(trainer))
         eager, program = _measure(trainer, batch, built)
@@ -148,12 +150,16 @@ def _num_operations(trainer: Trainer, batch: Any) -> int:
     return sum(operations.values())
 
 
-def _seconds_of(run: Callable[[], None]) -> float:
-    """Return the median time of a call after the first, which sets things up."""
+def _seconds_of(run: Callable[[], None], left: int) -> float:
+    """Return the median time of a call after the first, which sets things up.
+
+    Args:
+        run: What is called.
+        left: How often it will be called; measuring takes a small share of that.
+    """
     times: list[float] = []
     run()
-    end = time.perf_counter() + _SECONDS_TO_MEASURE / 2
-    while len(times) < 3 or (time.perf_counter() < end and len(times) < 100):
+    while len(times) < 3 or (sum(times) < _SECONDS_TO_MEASURE / 2 and len(times) < left / 50):
         times.append(_timed(run))
     return _median(times)
 
@@ -190,7 +196,8 @@ def _facts(trainer: Trainer, batch: Any) -> dict[str, Any]:
     """Return what a decision rests on: another model, machine or version decides anew."""
     config = trainer.run_config
     kinds = {type(part) for module in modules_of(trainer) for part in module.modules()}
-    ours = {kind for kind in (*kinds, type(trainer)) if not _is_known(kind)}
+    kinds |= {type(each) for each in trainer._step_users}
+    ours = {kind for kind in kinds if not _is_known(kind)}
     return {
         "torch": torch.__version__,
         "machine": (platform.machine(), platform.node(), str(trainer.device)),

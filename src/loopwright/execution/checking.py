@@ -116,8 +116,8 @@ def _refusing_failures() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever a compiler's mistake leads to
-        first = str(error).partition("\n")[0]
-        raise NotCapturableError(f"an exception in the program: {first or error!r}") from error
+        first = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise NotCapturableError(f"an exception in the program: {first}") from error
 
 
 def _distance(

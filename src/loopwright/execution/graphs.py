@@ -10,6 +10,8 @@ import torch
 
 from loopwright.execution.obstacles import NotCapturableError
 
+aten = torch.ops.aten
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -69,7 +71,6 @@ def guard(graph: Any, values: Sequence[int], latch: Sequence[int]) -> None:
     inputs = [node for node in nodes.nodes if node.op == "placeholder"]
     kept_on = [inputs[index] for index in latch]
     changed = [each for each in changed_inputs(graph) if each not in kept_on]
-    aten = torch.ops.aten
     output = next(iter(reversed(nodes.nodes)))
     first = next(node for node in nodes.nodes if node.op != "placeholder")
     with nodes.inserting_before(first):
@@ -151,6 +152,51 @@ def _draw_of(node: Any) -> Draw:
     value = source.meta["val"]
     like = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
     return Draw(node.target, like, tuple(node.args[1:]), dict(node.kwargs))
+
+
+def with_numbers_apart(graph: Any) -> Any:
+    """Return the graph with numbers (tensors without dimensions) computed well, and once.
+
+    Powers are taken in float64, as eager optimizers take them: Adam's `1 - beta ** step` has few
+    digits left in float32. On a CPU a number is held in memory before the elements that need it,
+    which is what `as_strided` asks for: a compiler would put its power into their loop.
+    """
+    nodes = graph.graph
+    for node in list(nodes.nodes):
+        if node.target in _POWERS:
+            base, exponents = node.args
+            with nodes.inserting_before(node):
+                node.args = (base, torch.fx.map_arg(exponents, _in_float64))
+        if node.op != "call_function" or all(map(_is_number, node.all_input_nodes)):
+            continue
+        for number in filter(_is_computed_number, node.all_input_nodes):
+            with nodes.inserting_before(node):
+                held = nodes.call_function(aten.as_strided.default, (number, [], []))
+                kind = {"dtype": number.meta["val"].dtype}
+                node.replace_input_with(number, nodes.call_function(_TO, (held,), kind))
+    graph.recompile()
+    return graph
+
+
+_TO = aten._to_copy.default
+_POWERS = (aten.pow.Scalar, aten._foreach_pow.ScalarAndTensor)
+
+
+def _in_float64(node: Any) -> Any:
+    value = node.meta["val"]
+    if value.ndim or value.dtype != torch.float32:
+        return node
+    return node.graph.call_function(_TO, (node,), {"dtype": torch.float64})
+
+
+def _is_number(node: Any) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.ndim == 0
+
+
+def _is_computed_number(node: Any) -> bool:
+    is_computed = node.op == "call_function" and _is_number(node)
+    return is_computed and node.meta["val"].device.type == "cpu"
 
 
 def without_profiler(graph: Any) -> Any:

@@ -46,7 +46,8 @@ def _reasons(trainer: Trainer, base: type) -> Iterator[str]:
     for name in _INSIDE_A_STEP:
         if getattr(type(trainer), name) is not getattr(base, name) or name in vars(trainer):
             yield f"{type(trainer).__name__}.{name} has to run in the middle of a step"
-    for each in (trainer, trainer.model, trainer.loss_func, *trainer.callback_handler):
+    users = (*trainer._step_users, trainer.model, trainer.loss_func, *trainer.callback_handler)
+    for each in users:
         if getattr(each, "needs_eager_steps", False):
             yield f"{type(each).__name__} has to run in the middle of a step"
     for module in modules_of(trainer):
@@ -84,8 +85,9 @@ def _has_tensor_hooks(tensor: torch.Tensor) -> bool:
 
 
 def modules_of(trainer: Trainer) -> list[torch.nn.Module]:
-    """Return the modules that are attributes of a trainer: model, loss, others."""
-    return [value for value in vars(trainer).values() if isinstance(value, torch.nn.Module)]
+    """Return the modules that are attributes of a trainer: model, loss, others; each once."""
+    values = (value for user in trainer._step_users for value in vars(user).values())
+    return list(dict.fromkeys(each for each in values if isinstance(each, torch.nn.Module)))
 
 
 def parameters_of(optimizer: Any) -> Iterator[torch.Tensor]:

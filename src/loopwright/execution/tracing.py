@@ -15,9 +15,11 @@ from loopwright.execution.graphs import (
     guard,
     refuse_changing_shapes,
     take_out_draws,
+    with_numbers_apart,
     without_profiler,
 )
 from loopwright.execution.obstacles import NotCapturableError
+from loopwright.execution.recurrent import with_own_lstm
 from loopwright.execution.slots import Fixed, Slot, latch_of, options_of, plain_state_of, slots_of
 from loopwright.execution.snapshot import Record, run_recorded
 from loopwright.execution.torch_internals import record_operations
@@ -206,7 +208,7 @@ def trace_forward(trainer: Trainer, function: Callable[[Any], Any], batch: Any) 
 def _finished(step: StepGraph, graph: Any) -> StepGraph:
     refuse_changing_shapes(graph)
     step.draws = take_out_draws(graph)
-    step.graph = without_profiler(graph)
+    step.graph = with_numbers_apart(with_own_lstm(without_profiler(graph)))
     _leave_out_unused(step)
     step.num_operations = sum(node.op == "call_function" for node in graph.graph.nodes)
     return step

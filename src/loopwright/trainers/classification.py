@@ -137,6 +137,7 @@ class ClassificationTrainer(Accessors):
             self.callbacks,
             device=self.device,
             precision=self.precision,
+            step_mode=self.step_mode,
             seed=self.seed,
             run_dir=self.run_dir,
             checkpoint=self.checkpoint_policy,

@@ -54,6 +54,10 @@ class EpochTrainer(Trainer):
             **options,
         )
 
+    @property
+    def _step_users(self) -> tuple[Any, ...]:
+        return (self, self.owner)
+
     def create_train_dataloader(
         self, batch_size: int, train_dl_kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -214,9 +218,9 @@ class Recorder(TrainerCallback):
         if has_own_loop and not self.has_own_loop:
             trainer.print(
                 f"{type(self.owner).__name__}.train_epoch runs a loop of its own: accumulation, "
-                "precision, clipping and schedules are left to it, and checkpoints are written at "
-                "the ends of epochs. Iterate self.batches() and call self.train_step(batch) to "
-                "have them."
+                "precision, clipping, schedules and step_mode are left to it, and checkpoints are "
+                "written at the ends of epochs. Iterate self.batches() and call "
+                "self.train_step(batch) to have them."
             )
         self.has_own_loop = has_own_loop
         self._write(trainer)

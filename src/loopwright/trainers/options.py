@@ -14,9 +14,10 @@ from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.components.optimizers import build_optimizer, optimizers
 from loopwright.device import Precision
 from loopwright.errors import NotSupportedError
+from loopwright.execution.report import StepMode
 from loopwright.registry import nearest_name
 from loopwright.schedulers.function_scheduler import Function
-from loopwright.train_arguments import check_clipping, check_numbers
+from loopwright.train_arguments import check_clipping, check_modes, check_numbers
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -79,6 +80,8 @@ class ClassificationOptions:
     seed: int | None = None
     """Decides the order of the data; by default the seed that torch was seeded with."""
     precision: Precision = "fp32"
+    step_mode: StepMode = "eager"
+    """How a step is executed: "eager", "compile", "capture" or "auto", as in `Trainer`."""
     gradient_accumulation_steps: int = 1
     gradient_clip_value: float | None = None
     gradient_clip_norm: float | None = None
@@ -100,6 +103,7 @@ class ClassificationOptions:
         check_clipping(
             gradient_clip_value=self.gradient_clip_value, gradient_clip_norm=self.gradient_clip_norm
         )
+        check_modes(self.precision, self.step_mode)
         for name in ("learning_rate", "momentum", "weight_decay", "num_workers"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):

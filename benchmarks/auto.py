@@ -3,13 +3,19 @@
 Run ``python benchmarks/auto.py``: prints one Markdown table. Each model trains for as many steps as
 eager takes in ``--seconds`` (60), in fresh processes that take turns: eager, auto with an empty
 cache, auto with the decisions and programs of the run before. A ratio is the median over the
-``--pairs`` (5) of such turns, of whole times, choosing and compiling included. ``--seconds 5
---pairs 1 --models mlp lstm`` is a quick look.
+``--pairs`` (5) of such turns, of whole times, choosing and compiling included; beside it in
+brackets the same of CPU time, compilers included, which other work on the machine disturbs less.
+
+With ``--results FILE`` each turn is appended to a file as it ends, and what the file has is not
+measured again: ``--minutes 20`` stops before a turn that would not fit, and the same command goes
+on later. All models get their first turn before any gets its second. ``--seconds 20 --pairs 1
+--models mlp lstm`` is a quick look.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -76,12 +82,17 @@ def models() -> dict[str, tuple[Callable[[], Any], tuple[int, ...], int]]:
     }
 
 
+Turn = dict[str, Any]
+
+
 def main() -> None:
-    """Measures every model and prints the table."""
+    """Measures what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of eager training")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--models", nargs="+", metavar="NAME")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="turns as lines of JSON")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="to measure for")
     parser.add_argument("--here", action="store_true", help="use this very Python")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -91,25 +102,72 @@ def main() -> None:
         return
     if not arguments.here:
         environment.enter()
-    print("| model | steps | cold / eager | cached / eager | choice |")
-    print("|---|--:|--:|--:|---|")
-    for name in arguments.models or models():
-        print(row(name, arguments.seconds, arguments.pairs), flush=True)
+    names = arguments.models or list(models())
+    turns = measure(names, arguments)
+    print_table(names, turns)
 
 
-def row(name: str, seconds: float, pairs: int) -> str:
-    """Measures one model; returns its line."""
+def measure(names: list[str], arguments: argparse.Namespace) -> list[Turn]:
+    """Returns the turns that a file has, and those that it lacks, measured and added to it."""
+    file, seconds, pairs = arguments.results, arguments.seconds, arguments.pairs
+    lines = file.read_text(encoding="utf-8").splitlines() if file and file.exists() else []
+    turns = [turn for turn in map(json.loads, lines) if turn["asked"] == seconds]
+    end = time.monotonic() + 60 * arguments.minutes
+    for number, name in itertools.product(range(pairs), names):
+        known = [turn for turn in turns if turn["model"] == name]
+        if len(known) > number:
+            continue
+        if time.monotonic() + 3.2 * seconds > end:  # three trainings, and what comes before them
+            print(f"stopped before turn {number + 1} of {name}", file=sys.stderr)
+            break
+        steps = known[0]["steps"] if known else steps_in(name, seconds)
+        turns.append({"model": name, "asked": seconds, "steps": steps} | take_turn(name, steps))
+        if file:
+            with file.open("a", encoding="utf-8") as results:
+                results.write(json.dumps(turns[-1]) + "\n")
+        print(f"{name}: turn {number + 1} of {pairs}", file=sys.stderr, flush=True)
+    return turns
+
+
+def steps_in(name: str, seconds: float) -> int:
+    """Returns how many steps eager takes in so many seconds."""
     probe = run(name, "eager", 400, None)
-    steps = max(400, int(400 * seconds / probe["seconds"]))
-    cold, cached = [], []
-    for _ in range(pairs):
-        with tempfile.TemporaryDirectory() as cache:
-            eager = run(name, "eager", steps, cache)["seconds"]
-            cold.append(run(name, "auto", steps, cache)["seconds"] / eager)
-            last = run(name, "auto", steps, cache)
-            cached.append(last["seconds"] / eager)
-    ratios = f"{statistics.median(cold):.2f} | {statistics.median(cached):.2f}"
-    return f"| {name} | {steps:,} | {ratios} | {last['choice']}: {last['reason']} |"
+    return max(400, int(400 * seconds / probe["seconds"]))
+
+
+def take_turn(name: str, steps: int) -> Turn:
+    """Trains three times: eager, auto with an empty cache, auto with a full one."""
+    with tempfile.TemporaryDirectory() as cache:
+        modes = {"eager": "eager", "cold": "auto", "cached": "auto"}
+        return {each: run(name, mode, steps, cache) for each, mode in modes.items()}
+
+
+def print_table(names: list[str], turns: list[Turn]) -> None:
+    """Prints a line for each model that was measured, and how many of them keep to the bars."""
+    print("| model | steps | turns | cold / eager | cached / eager | choice, cold, then cached |")
+    print("|---|--:|--:|--:|--:|---|")
+    colds, cacheds = [], []
+    for name in names:
+        own = [turn for turn in turns if turn["model"] == name]
+        if not own:
+            continue
+        ratios = []
+        for kind, every in (("cold", colds), ("cached", cacheds)):
+            wall, cpu = (
+                statistics.median(turn[kind][clock] / turn["eager"][clock] for turn in own)
+                for clock in ("seconds", "cpu_seconds")
+            )
+            every.append(wall)
+            ratios.append(f"{wall:.2f} ({cpu:.2f})")
+        last = own[-1]
+        choices = (f"{last[kind]['choice']}: {last[kind]['reason']}" for kind in ("cold", "cached"))
+        cells = (name, f"{last['steps']:,}", str(len(own)), *ratios, "; ".join(choices))
+        print(f"| {' | '.join(cells)} |")
+    print(
+        f"\ncold at most 1.20: {sum(each <= 1.2 for each in colds)} of {len(colds)}; cached at "
+        f"most 1.05: {sum(each <= 1.05 for each in cacheds)} of {len(cacheds)}; cached 1.2 times "
+        f"faster or more: {sum(1 / each >= 1.2 for each in cacheds)}"
+    )
 
 
 def run(name: str, mode: str, steps: int, cache: str | None) -> dict[str, Any]:
@@ -140,13 +198,19 @@ def train(name: str, mode: Any, steps: int) -> dict[str, Any]:
     model = make()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, (), device="cpu", step_mode=mode)
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), cpu_seconds()
     data = (inputs, targets)
     trainer.train(data, None, per_device_batch_size=batch_size, max_num_train_steps=steps)
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, cpu_seconds() - cpu_began
     report = trainer.step_report
     assert report is not None
-    return {"seconds": seconds, "choice": report.choice, "reason": report.reason}
+    about = {"choice": report.choice, "reason": report.reason}
+    return {"seconds": seconds, "cpu_seconds": used, **about}
+
+
+def cpu_seconds() -> float:
+    """Returns the CPU time of this process and of the compilers that it started."""
+    return sum(os.times()[:4])
 
 
 if __name__ == "__main__":

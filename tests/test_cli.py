@@ -160,9 +160,10 @@ MUTATIONS = [
     ("model.model={type: torch.nn:Identity}", "model", None),
     ("run.callbacks=[{type: early_stopping, watch_metric: acc}]", "run.callbacks[0].watch", None),
     ("run.checkpoint.watch=acuracy", "run.checkpoint.watch", "accuracy"),
-    # understood, and not part of this version
     ("run.step_mode=captured", "run.step_mode", None),
-    ("tracking.trackers=[mlflow]", "tracking.trackers", None),
+    ("tracking.trackers=[mlfow]", "tracking.trackers[0]", "mlflow"),
+    ("tracking.trackers=mlflow", "tracking.trackers", None),
+    ("tracking.trackers=[{type: history, folder: x}]", "tracking.trackers[0].folder", None),
     ("dataset.data_augmentors=[flipp]", "dataset.data_augmentors[0]", "flip"),
     ("dataset.data_augmentors=[flip]", "dataset.data_augmentors[0].probability", None),
     ("dataset.chunk_size=0", "dataset.chunk_size", None),
@@ -248,7 +249,7 @@ def test_a_missing_file_a_folder_and_bytes_give_one_line(
         assert err.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be_used_gives_one_line(
+def test_a_folder_that_cannot_be_used_is_told_before_the_run(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("file").write_text("")
@@ -258,7 +259,30 @@ def test_a_folder_that_cannot_be_used_gives_one_line(
         assert call(monkeypatch, "train", config, "--folder", folder) == 2
         err = capsys.readouterr().err
         assert words in err
-        assert err.count("\n") == 1
+        assert "--folder: run.folder: " in err
+        assert err.count("\n") == 2
+
+
+def test_mistakes_in_values_folder_and_trackers_are_told_at_once(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So are shapes that do not fit, tried on a batch as the data are described."""
+    Path("file").write_text("")
+    arguments = ["--folder", "file/run", "--set", "run.checkpoint.watch=acuracy"]
+    arguments += ["--set", "model.training.loss=mean_squared_error"]
+    arguments += ["--set", "model.training.optimizer.lr=-1"]
+    arguments += ["--set", "tracking.trackers=[{type: 'json:loads', s: ''}]"]
+    assert call(monkeypatch, "train", config, *arguments) == 2
+    err = capsys.readouterr().err
+    assert "iris.yaml holds 5 mistakes" in err
+    for words in (
+        "run.folder: cannot write the run folder file/run: a part of this path is a file",
+        "run.checkpoint.watch: expected a metric of this run",
+        "model: a batch of the data does not go through model and loss",
+        "model.training.optimizer: Invalid learning rate: -1",
+        "tracking.trackers[0]: Expecting value",
+    ):
+        assert words in err
 
 
 def test_a_finished_run_is_not_overwritten(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 yaml = pytest.importorskip("yaml")
 
 from loopwright.checkpoint_policy import CheckpointPolicy  # noqa: E402
-from loopwright.errors import RunFolderError, RunInterrupted  # noqa: E402
+from loopwright.errors import ConfigurationError, RunInterrupted  # noqa: E402
 from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.experiment import DivergedError, Experiment  # noqa: E402
 from loopwright.experiment_config import CheckpointSpec  # noqa: E402
@@ -443,7 +443,7 @@ def test_a_stopped_run_goes_on_to_the_same_results() -> None:
     with pytest.raises(RunInterrupted) as caught:
         Experiment.from_dict(spec).train(callbacks=[StopAfter()])
     assert caught.value.checkpoint == Path("cut/checkpoints/step-00000009")
-    with pytest.raises(RunFolderError, match="stopped"):
+    with pytest.raises(ConfigurationError, match="run.folder: cut holds a run that is stopped"):
         Experiment.from_dict(spec).train()
     resumed = Experiment.from_dict(spec).train(resume=True)
     assert resumed["metrics"] == whole["metrics"]

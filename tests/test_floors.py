@@ -97,6 +97,7 @@ FLOORS = {
     "registry.py": 4,
     "results/": 4,
     "tracking/": 4,
+    "trackers/": 4,
     "stages.py": 4,
     # 5: faces
     "__init__.py": 5,
@@ -111,7 +112,9 @@ FLOORS = {
     "console.py": 5,
     "experiment.py": 5,
     "experiment_components.py": 5,
+    "experiment_checks.py": 5,
     "experiment_config.py": 5,
+    "experiment_tracking.py": 5,
     "experiment_parts.py": 5,
     "notebook.py": 5,
     "project/": 5,

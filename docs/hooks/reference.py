@@ -53,6 +53,7 @@ MODULES = (
     "loopwright.datasets",
     "loopwright.preprocessors",
     "loopwright.augmentors",
+    "loopwright.trackers",
     "loopwright.models",
     "loopwright.components",
     "loopwright.results",

@@ -153,7 +153,7 @@ class CheckpointStore:
             raise OSError(
                 number,
                 f"{path} could not be written ({getattr(error, 'strerror', None) or error}): it "
-                f"needs {snapshot.num_bytes:,} bytes, and {_free(path):,} are free. Earlier "
+                f"needs {snapshot.num_bytes:,} bytes, and {free_bytes(path):,} are free. Earlier "
                 "checkpoints are as they were.",
             ) from error
         self._clear_away()
@@ -248,7 +248,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _free(path: Path) -> int:
+def free_bytes(path: Path) -> int:
     """Return the free bytes of the disk that a path is on, or would be."""
     there = next(parent for parent in path.absolute().parents if parent.exists())
     return shutil.disk_usage(there).free

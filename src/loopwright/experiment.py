@@ -8,22 +8,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 
 from loopwright.artifact import read_artifact, write_artifact
 from loopwright.augmentors import AugmentingTrainer
 from loopwright.callbacks import MetricsCallback
-from loopwright.components.optimizers import build_optimizer
 from loopwright.components.schedules import build_schedule
 from loopwright.config_file import ConfigSource, apply_overrides, read_config_file
-from loopwright.datasets import Array, ClassLabel, Samples
+from loopwright.datasets import Array, Samples
 from loopwright.datasets.downloads import DownloadManager, cache_folder
 from loopwright.datasets.splits import split_indices
 from loopwright.default_callbacks import MoveModulesToDeviceCallback, TerminateOnNaNCallback
@@ -35,6 +32,14 @@ from loopwright.errors import (
     NotSupportedError,
 )
 from loopwright.events import TrainerCallback
+from loopwright.experiment_checks import (
+    SCHEDULED,
+    disk_problems,
+    fit_problems,
+    folder_problems,
+    label_encoder,
+    shape_problems,
+)
 from loopwright.experiment_components import Dataset, Declared, Model, Tracking
 from loopwright.experiment_config import (
     ExperimentSpec,
@@ -54,13 +59,13 @@ from loopwright.experiment_parts import (
     part_problems,
     place_files,
 )
+from loopwright.experiment_tracking import reporting
 from loopwright.fitted import Fitted
 from loopwright.forensics import Replay, replay
-from loopwright.history import InMemoryRunHistory
 from loopwright.models.estimators import EstimatorModel
-from loopwright.placeholders import replace_trainer_placeholder_values
+from loopwright.plain_values import mask_secrets
 from loopwright.preprocessors.pipeline import Pipeline, Preparation, take_rows
-from loopwright.problems import Problem
+from loopwright.problems import Problem, ProblemsError
 from loopwright.resuming import EarlierRun, differences, find_run, refuse_changes
 from loopwright.run_folder import RunFolder, new_run_path, read_run
 from loopwright.run_lock import locked
@@ -84,9 +89,6 @@ __all__ = [
 ]
 
 _RUNS_FOLDER = "runs"
-_SCHEDULED = {"schedule": "lr", "momentum_schedule": "momentum"}
-"""What each key of `model.training` schedules."""
-
 
 Part = TypeVar("Part", bound=Declared)
 
@@ -119,6 +121,23 @@ class _Data:
     def get(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Return a part, or None where it was not declared."""
         return self.parts.get(name)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Says where a run will be."""
+
+    path: Path
+    is_own: bool = True
+    """Whether that is its folder, or else the one in which it will be made."""
+    resumes: bool | None = None
+    """Whether an unfinished run may be there; None where what is there is known."""
+
+    @classmethod
+    def of(cls, earlier: EarlierRun | None, given: str | None, runs: Path) -> "_Place":
+        if earlier is not None:
+            return cls(earlier.path, resumes=None if earlier.has_checkpoint else True)
+        return cls(Path(given), resumes=False) if given else cls(runs, is_own=False)
 
 
 @dataclass(frozen=True)
@@ -282,9 +301,10 @@ class Experiment:
             results.json, and the `run_folder`.
 
         Raises:
-            ConfigurationError: parts do not fit together, or the run to go on with began with
-                another configuration; nothing has been trained or written.
-            RunFolderError: the run folder cannot be written or is taken.
+            ConfigurationError: parts do not fit together, the run folder cannot be written or is
+                taken, or the run to go on with began with another configuration; nothing has been
+                trained or written.
+            RunFolderError: another process trains in the run folder, or it cannot be written now.
             DivergedError: the loss became infinite or NaN.
             RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended the training, after saving; for SIGINT
                 it is KeyboardInterrupt.
@@ -303,15 +323,18 @@ class Experiment:
         with preserved_random_states(), threads, stages.whole(), ExitStack() as held:
             if earlier is not None:
                 held.enter_context(locked(earlier.path))
-            parts, data = self._prepare(stages, held, dl_manager=dl_manager)
-            raise_problems(self._fit_problems(parts, data), self._source)
-            path = self._folder_path(earlier, runs)
+            place = _Place.of(earlier, self._given_folder(), runs)
+            parts, data = self._prepare(stages, held, dl_manager=dl_manager, place=place)
+            raise_problems(fit_problems(parts, self.spec, data["train"]), self._source)
+            path = place.path if place.is_own else new_run_path(runs, self.name)
             held.enter_context(locked(path))
             folder = self._open_folder(path, earlier)
             place_files(parts, folder.path)
             name_tokens(parts)
             begun = _Begun(folder, self._values_to_store() if changes else None)
-            trainer = self._make_trainer(parts, folder, [begun, *inner])
+            report = held.enter_context(reporting(self.tracking.trackers, self.spec, folder.path))
+            reports = () if report is None else (report,)
+            trainer = self._make_trainer(parts, folder, [begun, *inner, *reports])
             with stages.stage("fit_model"), _explaining_misfits(begun):
                 self._fit(trainer, data, earlier, allow_changes=allow_changes)
             with stages.stage("evaluate_model"):
@@ -319,6 +342,8 @@ class Experiment:
             if earlier is not None and earlier.is_trained:
                 _log_evaluation(folder, trainer)
             folder.add_metrics(tested)
+            if report is not None:
+                report.log_metrics(tested, trainer.progress.epochs_done)
             trainer._keeper.finish_copy(trainer)
         results = self._collect(folder.path, stages)
         assert parts.source is not None
@@ -376,7 +401,7 @@ class Experiment:
         threads = _cpu_threads(self.spec.run.threads)
         with preserved_random_states(), threads, ExitStack() as held:
             parts, data = self._prepare(Stages(), held)
-            raise_problems(self._fit_problems(parts, data), self._source)
+            raise_problems(fit_problems(parts, self.spec, data["train"]), self._source)
             if isinstance(parts.model, EstimatorModel):
                 raise NotSupportedError(f"{parts.model.name} has no learning rate to search for.")
             validation = data.get("validation")
@@ -481,7 +506,9 @@ class Experiment:
         """
         fitted = self._require_fitted("save")
         assert self._sample is not None
-        write_artifact(path, fitted, self.to_dict(), self._sample, licence=licence)
+        spec = mask_secrets(self.to_dict())
+        spec["tracking"]["trackers"] = []  # of this training, and perhaps code of its own
+        write_artifact(path, fitted, spec, self._sample, licence=licence)
 
     @classmethod
     def load(
@@ -538,10 +565,19 @@ class Experiment:
         held: ExitStack,
         fitted: Fitted | None = None,
         dl_manager: DownloadManager | None = None,
+        place: _Place | None = None,
     ) -> tuple[Parts, _Data]:
-        """Make the parts, and the rows that they get; files for those last as long as `held`."""
+        """Make the parts, and the rows that they get; files for those last as long as `held`.
+
+        With the place of a run to train, what it needs there is looked for first.
+        """
         set_seed(_seed_of(self.spec))
         parts, problems = make_parts(self.spec, lambda: self.dataset.dataset)
+        problems += shape_problems(parts, self.spec)
+        if place is not None:
+            problems += self._tracker_problems()
+            problems += folder_problems(place.path, resumes=place.resumes)
+            problems += disk_problems(place.path, parts, self.spec)
         raise_problems(problems, self._source)
         assert parts.source is not None, "a data set that cannot be made is a problem"
         if fitted is not None:
@@ -557,8 +593,16 @@ class Experiment:
                 problems = add_augmentation(parts, _seed_of(self.spec))
             if waits:
                 problems += add_model(parts, self.spec)
+                problems += disk_problems(place.path, parts, self.spec) if place else []
             raise_problems(problems, self._source)
         return parts, data
+
+    def _tracker_problems(self) -> list[Problem]:
+        try:
+            _ = self.tracking.trackers
+        except ProblemsError as error:
+            return list(error.problems)
+        return []
 
     def _make_mirror(self, *, resume: bool) -> Mirror | None:
         """Return what keeps a copy at `run.folder` where that is a URL; a copy that is further
@@ -597,7 +641,7 @@ class Experiment:
         spec = self.spec.dataset
         assert parts.source is not None
         rows = self._split(len(parts.source), self._split_seed)
-        encode = _label_encoder(parts.labels, one_hot=spec.one_hot)
+        encode = label_encoder(parts.labels, one_hot=spec.one_hot)
         prepare = Preparation(parts.source, parts.pipeline, rows, encode, stages.stage, fits=fits)
         try:
             if spec.chunk_size is None:
@@ -623,53 +667,6 @@ class Experiment:
             problem = Problem(path=("dataset", "samples"), message=first_line(error))
             raise_problems([problem], self._source)
             raise
-
-    def _fit_problems(self, parts: Parts, data: _Data) -> list[Problem]:
-        """Send one small batch through model and loss, and makes the schedule once on trial."""
-        problems = []
-        if error := _try_batch(parts, data["train"]):
-            message = f"a batch of the data does not go through model and loss: {error}"
-            problems.append(Problem(path=("model",), message=message))
-        for key, field in _SCHEDULED.items():
-            if error := self._try_schedule(key, field, len(data["train"][0])):
-                problems.append(Problem(path=("model", "training", key), message=error))
-        return problems
-
-    def _try_schedule(self, key: str, field: str, num_samples: int) -> str | None:
-        training = self.spec.model.training
-        schedule = getattr(training, key)
-        if schedule is None:
-            return None
-        batches = -(-num_samples // training.batch_size)
-        steps = -(-batches // training.gradient_accumulation_steps)
-        config = SimpleNamespace(
-            num_epochs=training.epochs,
-            num_update_steps_per_epoch=steps,
-            num_local_update_steps_per_epoch=steps,
-        )
-        run = SimpleNamespace(
-            run_config=config,
-            _train_dataloader=range(batches),
-            _eval_dataloader=range(1),
-            run_history=InMemoryRunHistory(),
-        )
-        optimizer = build_optimizer(
-            training.optimizer.type,
-            training.optimizer.arguments,
-            [nn.Parameter(torch.zeros(1, 1))],
-        )
-        try:
-            create = build_schedule(schedule.type, schedule.arguments, field=field)
-            replace_trainer_placeholder_values(run, create)(optimizer)
-        except (ValueError, TypeError, KeyError) as error:
-            return first_line(error)
-        return None
-
-    def _folder_path(self, earlier: EarlierRun | None, runs: Path) -> Path:
-        if earlier is not None:
-            return earlier.path
-        given = self._given_folder()
-        return Path(given) if given else new_run_path(runs, self.name)
 
     def _open_folder(self, path: Path, earlier: EarlierRun | None) -> RunFolder:
         if earlier is not None and earlier.has_checkpoint:
@@ -764,12 +761,6 @@ class _Begun(TrainerCallback):
             self._folder.write_config(self._config)
 
 
-def _label_encoder(labels: Array, *, one_hot: bool) -> Callable[[Tensor], Tensor]:
-    if not (one_hot and isinstance(labels, ClassLabel)):
-        return lambda values: values
-    return lambda values: functional.one_hot(values, labels.num_classes).float()
-
-
 @contextmanager
 def _explaining_misfits(begun: _Begun) -> Iterator[None]:
     """Tell a checkpoint that does not fit, before anything is trained, as a mistake in values."""
@@ -783,7 +774,7 @@ def _explaining_misfits(begun: _Begun) -> Iterator[None]:
 
 def _schedules(training: TrainingSpec) -> Callable[[Optimizer], Any] | None:
     """Return what makes the declared schedules for the optimizer; None without any."""
-    declared = {field: getattr(training, key) for key, field in _SCHEDULED.items()}
+    declared = {field: getattr(training, key) for key, field in SCHEDULED.items()}
     made = [
         build_schedule(part.type, part.arguments, field=field)
         for field, part in declared.items()
@@ -838,24 +829,6 @@ def _take_drawn(
 def _seed_of(spec: ExperimentSpec) -> int:
     assert spec.run.seed is not None, "_settle fills it in"
     return spec.run.seed
-
-
-def _try_batch(parts: Parts, part: tuple[Tensor, Tensor]) -> str | None:
-    """Return why two samples do not go through, or None; the model stays as it is."""
-    if isinstance(parts.model, EstimatorModel):
-        return None  # it takes nothing before it is fitted
-    modes = [(module, module.training) for module in parts.model.modules()]
-    try:
-        trial = parts.make_trainer(parts.model, parts.loss, parts.optimizer, (), device="cpu")
-        parts.model.eval()
-        with torch.no_grad(), preserved_random_states():
-            trial.calculate_eval_batch_loss((part[0][:2], part[1][:2]))
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        return first_line(error)
-    finally:
-        for module, training in modes:
-            module.training = training
-    return None
 
 
 def _raise_if_not_finite(trainer: Trainer) -> None:

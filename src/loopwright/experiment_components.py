@@ -19,9 +19,11 @@ from loopwright.experiment_config import (
     schema_problems,
 )
 from loopwright.experiment_parts import part_problems
+from loopwright.experiment_tracking import make_trackers
 from loopwright.models import models
 from loopwright.models.base import left_to_data
 from loopwright.preprocessors import Preprocessor, preprocessors
+from loopwright.trackers import TrackerList
 
 __all__ = ["Dataset", "Declared", "Model", "Tracking"]
 
@@ -219,3 +221,17 @@ class Tracking(Declared):
                 "trackers": None if trackers is None else list(trackers),
             }
         )
+        self._trackers: TrackerList | None = None
+
+    @property
+    def trackers(self) -> TrackerList:
+        """The trackers, made on first use and then kept; while a run goes on they take more.
+
+        Raises:
+            ProblemsError: one cannot be made.
+        """
+        if self._trackers is None:
+            made, problems = make_trackers(self.spec.trackers)
+            raise_problems(problems, ConfigSource(self.values))
+            self._trackers = made
+        return self._trackers

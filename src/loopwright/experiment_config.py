@@ -133,6 +133,7 @@ class TrackingSpec(Spec):
     log_metrics: bool = True
     log_training_params: bool = True
     trackers: tuple[Component, ...] = ()
+    """In this order; one that fails or hangs is told of and holds nothing up."""
 
 
 class CheckpointSpec(Spec):
@@ -185,12 +186,6 @@ class ExperimentSpec(Spec):
     run: RunSpec = RunSpec()
 
 
-UNSUPPORTED = (
-    (("tracking", "trackers"), "trackers are not part of this version; the run folder holds all"),
-)
-"""What is understood and refused, so that nobody believes that it happened."""
-
-
 def schema_problems(source: ConfigSource) -> tuple[ExperimentSpec | None, list[Problem]]:
     """Check keys, types and ranges; returns the spec, or None and every mistake found."""
     problems = find_unplain(source.values)
@@ -201,7 +196,6 @@ def schema_problems(source: ConfigSource) -> tuple[ExperimentSpec | None, list[P
         spec = ExperimentSpec.model_validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
         problems = list(_describe(error, source.values))
-    problems += _unsupported_problems(source.values)
     return spec, problems
 
 
@@ -241,6 +235,7 @@ _COMPONENT_LISTS = (
     ("preprocessor", ("dataset", "preprocessors")),
     ("augmentor", ("dataset", "data_augmentors")),
     ("metric", ("model", "training", "metrics")),
+    ("tracker", ("tracking", "trackers")),
     ("callback", ("run", "callbacks")),
 )
 
@@ -255,14 +250,6 @@ def find_value(values: Any, path: tuple[str | int, ...]) -> Any:
         else:
             return None
     return values
-
-
-def _unsupported_problems(values: Mapping[str, Any]) -> list[Problem]:
-    return [
-        Problem(path=path, message=f"{reason}; leave it out", value=value)
-        for path, reason in UNSUPPORTED
-        if (value := find_value(values, path)) not in (None, [], {}, ())
-    ]
 
 
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Problem]:

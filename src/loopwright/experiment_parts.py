@@ -38,6 +38,7 @@ from loopwright.preprocessors import preprocessors
 from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.problems import Problem
 from loopwright.registry import UnknownNameError, nearest_name
+from loopwright.trackers import trackers
 from loopwright.trainer import Trainer
 from loopwright.trainers.estimators import EstimatorTrainer
 from loopwright.trainers.text_samples import ContinuationsCallback, TranslationsCallback
@@ -52,11 +53,13 @@ _FINDERS: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "preprocessor": (preprocessors.get, ()),
     "augmentor": (augmentors.get, ()),
     "metric": (metrics.find_metric, metrics.INFERRED),
+    "tracker": (trackers.get, ()),
     "callback": (callbacks.get, ()),
 }
 """How to find a part of each kind, and which of its parameters are filled in for it."""
 
 
+_OPTIMIZER = ("model", "training", "optimizer")
 UNKNOWN = Array((None,), torch.float32)
 
 
@@ -128,7 +131,9 @@ def make_parts(
         problems += add_model(parts, spec)
     if parts.source is not None:
         _add_what_fits_the_labels(parts, spec, problems)
-    if parts.optimizer is None:  # before there is a model, one parameter shows what is refused
+    is_refused = any(problem.path == _OPTIMIZER for problem in problems)
+    if parts.optimizer is None and not is_refused:
+        # Before there is a model, one parameter shows what is refused.
         problems += _add_optimizer(parts, spec, [nn.Parameter(torch.zeros(1, 1))])
     return parts, problems
 
@@ -297,7 +302,7 @@ def _add_optimizer(
     parts: Parts, spec: ExperimentSpec, parameters: list[nn.Parameter]
 ) -> list[Problem]:
     problems: list[Problem] = []
-    with _telling(problems, "model", "training", "optimizer"):
+    with _telling(problems, *_OPTIMIZER):
         component = spec.model.training.optimizer
         parts.optimizer = optimizers.build_optimizer(
             component.type, component.arguments, parameters

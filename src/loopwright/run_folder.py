@@ -56,7 +56,7 @@ class RunFolder:
         self._status_written = 0.0
         self._unwritten: list[str] = []
         make_folder(self.path)
-        _refuse_if_taken(self.path, resume=resume)
+        refuse_if_taken(self.path, resume=resume)
         self._write_status()
 
     @classmethod
@@ -280,7 +280,12 @@ def is_empty(path: Path) -> bool:
     return all(each.name == LOCK_FILE for each in path.iterdir())
 
 
-def _refuse_if_taken(path: Path, *, resume: bool) -> None:
+def refuse_if_taken(path: Path, *, resume: bool) -> None:
+    """Do nothing if a new run may have a folder that is there, or go on in it with `resume`.
+
+    Raises:
+        RunFolderError: it may not.
+    """
     if not is_run_folder(path):
         if not is_empty(path):
             raise RunFolderError(

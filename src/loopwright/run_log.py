@@ -50,7 +50,7 @@ class RunLog:
         self._logged: dict[str, int] = {}
         if resume:
             self._folder.cut_back(history.current_epoch)
-            self._logged = _count_logged(folder)
+            self._logged = count_logged(folder)
         self._folder.start(config.to_dict())
 
     def log_steps(self, report: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ class RunLog:
             self._folder.fail(note)
 
 
-def _count_logged(folder: Path) -> dict[str, int]:
+def count_logged(folder: Path) -> dict[str, int]:
     """Return how often each metric stands in the log.
 
     The history can hold more: a run that goes on with the evaluation of an epoch has its training

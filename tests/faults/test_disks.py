@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,22 +76,6 @@ def test_a_full_disk_ends_the_run_where_the_policy_says_so(server: Server, tmp_p
     later = server.run("train", folder=folder)["report"]
     assert later["outcome"] == whole["outcome"]
     assert later["log"] == whole["log"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of 3 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, timeout=20).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting takes rights that this process has not")
-    yield place
-    subprocess.run(["umount", str(place)], check=True, timeout=20)
 
 
 def test_a_file_system_that_is_full_for_a_while(server: Server, small_disk: Path) -> None:

@@ -41,6 +41,7 @@ def test_D_62_and_D_68_a_training_leaves_a_run(trained: Main) -> None:
     assert trained.best == folder / record["models"]["best"]  # type: ignore[attr-defined]
     assert (folder / record["models"]["best"]).exists()
     assert record["trained_on"]["training"] == str(trained.training_path)
+    assert record["config"]["model_config"]["learning_rate"] == 0.05
 
 
 def test_D_36_and_D_34_the_last_model_has_the_name_that_is_configured(trained: Main) -> None:
@@ -53,8 +54,8 @@ def test_D_36_and_D_34_the_last_model_has_the_name_that_is_configured(trained: M
 def test_D_69_the_data_are_kept_beside_the_run(trained: Main) -> None:
     assert trained.save_path is not None
     with zipfile.ZipFile(trained.save_path / "dataset.zip") as archive:
-        names = set(archive.namelist())
-        assert {"train_dataset.npz", "val_dataset.npz", "test_dataset.npz"} <= names
+        names = sorted(archive.namelist())
+        assert names == ["test_dataset.npz", "train_dataset.npz", "val_dataset.npz"]
         content = archive.read("train_dataset.npz")
     assert trained.training_path is not None
     assert content == Path(trained.training_path).read_bytes()
@@ -199,6 +200,9 @@ def test_D_70_runs_are_numbered(tmp_path: Path) -> None:
 def test_D_70_they_lie_beside_the_file_of_main(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Main, "split", lambda self: None)
     assert Main(cfg=config()).runs == Path(__file__).parent / "training_output"
+    elsewhere = config(trainer_config={"default_root_dir": "there"})
+    assert Main(cfg=elsewhere).runs == Path("there")
+    assert Main(cfg=elsewhere, force_save_path="forced").runs == Path("forced")
 
 
 def test_D_19_and_D_20_the_initialiser_divides_where_there_are_no_paths(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from loopwright import project
 from loopwright.errors import NotSupportedError, RunInterrupted
 from loopwright.events import TrainerCallback
+from loopwright.history import history_state
 from loopwright.trainer import Trainer as Loop
 
 from .tiny_project import data_module, module
@@ -258,12 +259,31 @@ class Stop(TrainerCallback):
 
 
 def test_a_run_that_a_signal_ended_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Its metrics count the samples of the epoch that it was stopped in, too."""
     whole, stopped, resumed = module(), module(), module()
     config = {"max_epochs": 3, "enable_checkpointing": False, **CPU}
-    project.Trainer(**config).fit(whole, data_module())
+    unbroken = project.Trainer(**config)
+    unbroken.fit(whole, data_module())
     config["default_root_dir"] = tmp_path / "v1"
     with pytest.raises(RunInterrupted):
         project.Trainer(**config, callbacks=Stop()).fit(stopped, data_module())
     assert not torch.equal(stopped.network.weight, whole.network.weight)
-    project.Trainer(**config).fit(resumed, data_module(), resume="latest")
+    trainer = project.Trainer(**config)
+    trainer.fit(resumed, data_module(), resume="latest")
     assert torch.equal(resumed.network.weight, whole.network.weight)
+    assert trainer.loop is not None
+    assert unbroken.loop is not None
+    assert history_state(trainer.loop.run_history) == history_state(unbroken.loop.run_history)
+
+
+def test_samples_that_were_measured_go_to_the_cpu_where_they_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loopwright.project.metrics._MOST_BYTES", 50)
+    metrics = module().make_metrics()
+    for start in range(0, 20, 4):
+        values = torch.arange(start, start + 4) % 3
+        metrics.update(values, values)
+    assert len(metrics._targets) < 5
+    assert metrics.targets.tolist() == [n % 3 for n in range(20)]
+    assert metrics.compute()["accuracy"] == 1.0

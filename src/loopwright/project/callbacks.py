@@ -164,8 +164,17 @@ class RecordMetrics(TrainerCallback):
     def __init__(self, train: MetricSet, evaluated: MetricSet, part: str) -> None:
         self.train, self.evaluated, self.part = train, evaluated, part
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the epoch has added up, for checkpoints."""
+        return self.train.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on adding to what `state_dict` returned."""
+        self.train.load_state_dict(state)
+
     def on_train_epoch_start(self, trainer: Trainer, **kwargs: Any) -> None:
-        self.train.reset()
+        if trainer.progress.micro_batch == 0:
+            self.train.reset()
 
     def on_train_step_end(
         self, trainer: Trainer, batch: Any, batch_output: Any, **kwargs: Any

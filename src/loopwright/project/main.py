@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import weakref
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +18,11 @@ import torch
 
 from loopwright.checkpoint import write_aside
 from loopwright.errors import ConfigurationError, RunInterrupted
+from loopwright.plain_values import mask_secrets, to_plain
 from loopwright.project.data import Data, read_samples
 from loopwright.project.metrics import RESAMPLED, MetricSet
 from loopwright.project.module import Model
-from loopwright.project.preparation import DatasetPreparation
+from loopwright.project.preparation import PARTS, DatasetPreparation
 from loopwright.project.settings import complete_config
 from loopwright.project.testing import Test
 from loopwright.project.training import Train
@@ -53,8 +55,8 @@ class Main:
         force_dataset_split: divide the data set although there are paths.
         dataset_path: the data set to divide where there are no paths; by default
             `dataset_config["dataset_path"]`, else the data that the project carries with it.
-        force_save_path: the folder of the runs; by default training_output beside the file of the
-            subclass.
+        force_save_path: the folder of the runs; by default `trainer_config["default_root_dir"]`,
+            else training_output beside the file of the subclass.
 
     Raises:
         ConfigurationError: a name in `cfg` is unknown, or there are no data at all.
@@ -77,14 +79,15 @@ class Main:
         dataset_path: str | Path | None = None,
         force_save_path: str | Path | None = None,
     ) -> None:
-        config = complete_config(cfg)
+        self.config = config = complete_config(cfg)
         self.model_config, self.trainer_config = config["model_config"], config["trainer_config"]
         self.dataset_config, self.metrics_config = config["dataset_config"], config["metrics"]
         self.training_path, self.validation_path = training_path, validation_path
         self.test_dataset_path = test_dataset_path
         self.dataset_path = dataset_path or self.dataset_config["dataset_path"]
-        beside = Path(inspect.getfile(type(self))).parent
-        self.runs = Path(force_save_path) if force_save_path else beside / RUNS
+        beside = Path(inspect.getfile(type(self))).parent / RUNS
+        root = self.trainer_config.get("default_root_dir")
+        self.runs = Path(force_save_path or root or beside)
         self.save_path: Path | None = None
         """The folder of the last run or test."""
         self.results: MetricSet | None = None
@@ -173,7 +176,7 @@ class Main:
         of_run = is_run_folder(model_path.parent)
         self.save_path = model_path.parent if of_run else self._new_run()
         record = _read_record(self.save_path)
-        if self._divides and Path(record.get("test", "")).is_file():
+        if self._divides and Path(record.get("test") or "").is_file():
             self.test_dataset_path = Path(record["test"])
         test_path = self._require_test()
         trained_on = [Path(each) for each in record.get("trained_on", {}).values()]
@@ -293,11 +296,14 @@ class Main:
         """Note which models the run left and which data it had, and keep a copy of those."""
         trained_on = {"training": self.training_path, "validation": self.validation_path}
         paths = {name: Path(str(path)).resolve() for name, path in trained_on.items()}
+        test = self.test_dataset_path
         if self.dataset_config["save_dataset"]:
-            shutil.make_archive(str(folder / "dataset"), "zip", paths["training"].parent)
+            parts = dict(zip(PARTS.values(), (*paths.values(), test), strict=True))
+            write_aside(folder / "dataset.zip", lambda aside: _zip(aside, parts))
         record = {
             "models": models,
-            "test": None if self.test_dataset_path is None else str(self.test_dataset_path),
+            "config": mask_secrets(to_plain(self.config)),
+            "test": None if test is None else str(test),
             "trained_on": {name: str(path) for name, path in paths.items()},
             "sha256": {
                 name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()
@@ -344,6 +350,13 @@ def run(main: Callable[[], int]) -> None:
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _zip(path: Path, parts: Mapping[str, str | Path | None]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, file in parts.items():
+            if file is not None:
+                archive.write(file, f"{part}_dataset{Path(file).suffix}")
 
 
 def _write(path: Path, text: str) -> None:

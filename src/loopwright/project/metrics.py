@@ -102,6 +102,8 @@ METRICS: dict[str, Callable[..., Any]] = {
 RESAMPLED = METRICS.keys() - {"confusion_matrix", "frechet_distance"}
 """Metrics whose differences get an interval: numbers that are not biased by drawing rows twice."""
 
+_MOST_BYTES = 2**28  # kept on an accelerator before targets and predictions go to the CPU
+
 _OF_CLASSES = ("precision", "accuracy", "recall", "f1", "confusion_matrix")
 
 
@@ -130,17 +132,35 @@ class MetricSet:
                 f"metrics switches on {', '.join(wrong)}, and model_config has no num_classes. "
                 "Give it, or choose mean_squared_error or mean_absolute_error."
             )
-        self._targets: list[torch.Tensor] = []
-        self._predictions: list[torch.Tensor] = []
+        self.reset()
 
     def reset(self) -> None:
         """Forget all samples."""
-        self._targets, self._predictions = [], []
+        self._targets: list[torch.Tensor] = []
+        self._predictions: list[torch.Tensor] = []
+        self._num_bytes = 0
 
     def update(self, targets: torch.Tensor, predictions: torch.Tensor) -> None:
-        """Add the samples of a batch."""
+        """Add the samples of a batch; they stay on their device until there are many."""
         self._targets.append(targets.detach())
         self._predictions.append(predictions.detach())
+        self._num_bytes += targets.nbytes + predictions.nbytes
+        if self._num_bytes > _MOST_BYTES:
+            self.load_state_dict(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was added, on the CPU, for checkpoints."""
+        kept = {"targets": self._targets, "predictions": self._predictions}
+        return {
+            name: torch.cat([part.cpu() for part in parts]) if parts else None
+            for name, parts in kept.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on adding to what `state_dict` returned."""
+        self.reset()
+        if state["targets"] is not None:
+            self._targets, self._predictions = [state["targets"]], [state["predictions"]]
 
     @property
     def targets(self) -> Values:
@@ -196,5 +216,5 @@ def _write(path: Path, text: str) -> None:
 
 
 def _joined(parts: list[torch.Tensor]) -> Values:
-    array: Values = torch.cat(parts).cpu().numpy()
+    array: Values = torch.cat([part.cpu() for part in parts]).numpy()
     return array

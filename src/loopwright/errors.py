@@ -64,13 +64,16 @@ class RunInterrupted(LoopwrightError):
 
     Args:
         signal_name: Such as "SIGTERM".
-        checkpoint: The folder that was saved.
+        checkpoint: The folder, or file, that was saved.
+        goes_on_with: What a script says to go on from there.
     """
 
-    def __init__(self, signal_name: str, checkpoint: Path) -> None:
+    def __init__(
+        self, signal_name: str, checkpoint: Path, goes_on_with: str = "resume='latest'"
+    ) -> None:
         super().__init__(
             f"{signal_name} ended the run. It saved {checkpoint}, and goes on from there with "
-            "resume='latest'."
+            f"{goes_on_with}."
         )
         self.signal = signal_name
         self.checkpoint = checkpoint

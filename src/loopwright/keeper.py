@@ -46,6 +46,8 @@ class Keeper:
         """The checkpoints, while a run goes on."""
         self.refuses_changes = False
         """Whether a state of other settings is refused."""
+        self.goes_on_with = "resume='latest'"
+        """What the caller of a run that a signal ended is told to go on with."""
         self.resumed: Mapping[str, Any] | None = None
         """The state that the run goes on from."""
         self.resumed_from: Path | None = None
@@ -152,7 +154,7 @@ class Keeper:
         assert self.requests.signal is not None
         if self.requests.signal.name == "SIGINT":
             return KeyboardInterrupt(f"saved {path}")
-        return RunInterrupted(self.requests.signal.name, path)
+        return RunInterrupted(self.requests.signal.name, path, self.goes_on_with)
 
     def log_steps(self, report: StepReport) -> None:
         """Note in the folder how steps are executed."""

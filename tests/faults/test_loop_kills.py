@@ -21,7 +21,14 @@ BATCHES: list[dict[str, Any]] = [{"kill_at": 20}, {"kill_at": 90}, {"kill_in_sav
 def whole(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What a run ends with that nobody kills."""
     folder = tmp_path_factory.mktemp("whole")
-    return server.run("train_loop", folder=folder, name="whole")["report"]
+    return outcome(server.run("train_loop", folder=folder, name="whole"))
+
+
+def outcome(ended: Any) -> dict[str, Any]:
+    """Return what a run ended with."""
+    assert ended["report"] is not None, ended
+    assert "interrupted" not in ended["report"], ended
+    return {key: value for key, value in ended["report"].items() if key != "times"}
 
 
 @pytest.mark.parametrize("kills", [EPOCHS, BATCHES], ids=["epochs", "batches"])
@@ -38,4 +45,32 @@ def test_a_killed_loop_ends_as_one_that_was_not(
         before = name if saved(tmp_path, name) else before
     assert before is not None
     ended = server.run("train_loop", name="last", continues=before, **options)
-    assert ended["report"] == whole, ended
+    assert outcome(ended) == whole, ended
+
+
+@pytest.mark.parametrize(
+    ("kill", "number", "saves"),
+    [
+        ({"kill_at": 20}, signal.SIGTERM, "E0_ITER20"),
+        ({"kill_at": 20}, signal.SIGINT, "E0_ITER20"),
+        ({"kill_at": 37}, signal.SIGTERM, "E0_ITER37"),  # the last batch of an epoch
+        ({"kill_in_evaluation": 1}, signal.SIGTERM, "E1"),  # when the epoch's end is done
+        ({"kill_at": 45, "iteration_save_freq": 7}, signal.SIGUSR1, "E1_ITER45"),
+    ],
+    ids=["batch", "interrupt", "last-batch", "evaluation", "iterations"],
+)
+def test_a_loop_that_is_asked_to_stop_saves_first(
+    server: Server, whole: Any, kill: dict[str, Any], number: int, saves: str, tmp_path: Path
+) -> None:
+    """A-77: and goes on from there to the same bits."""
+    ended = server.run("train_loop", folder=tmp_path, name="part", number=number, **kill)
+    told = ended["report"]["interrupted"]
+    name = f"model_experiment_part_{saves}.pth"
+    assert name in told, ended
+    if number == signal.SIGINT:
+        assert told.startswith("KeyboardInterrupt: saved ")
+    else:
+        assert "goes on from there with ModelLoadContinueTraining('part')" in told
+    assert name in saved(tmp_path, "part")
+    ended = server.run("train_loop", folder=tmp_path, name="last", continues="part")
+    assert outcome(ended) == whole, ended

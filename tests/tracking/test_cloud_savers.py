@@ -16,7 +16,8 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> Uploads:
     """Takes the place of a cloud, and keeps for which one it was asked."""
     found = Uploads()
 
-    def make(*where: Any) -> Uploads:
+    def make(*where: Any, waits: bool) -> Uploads:
+        assert waits
         found.where = where
         return found
 
@@ -31,7 +32,7 @@ def test_savers_of_a_cloud_upload_what_they_write(
     bucket = ("bucket", "below", tmp_path)
     saver = getattr(tracking, f"PyTorch{name}ModelSaver")(*bucket, checkpoint_model=True)
     _, path = saver.save_model(content(), "p", "e", "T", epoch=0)
-    assert uploads.where == (cloud, "bucket", "below")
+    assert uploads.where == (cloud, "bucket", "below", tmp_path)
     assert uploads.files == {"p/e_T/checkpoint_model/model_e_T_E0.pth": Path(path).read_bytes()}
     package = PreCalculatedResultPackage({"score": 1.0})
     results = getattr(tracking, f"{name}ResultsSaver")(*bucket)

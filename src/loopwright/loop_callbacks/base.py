@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from loopwright.loop_callbacks.messages import MessageService
+from loopwright.tracking.uploads import ExperimentUploader, make_uploader
 
 
 class AbstractCallback:
@@ -139,6 +140,12 @@ class AbstractExperimentCallback(AbstractCallback):
         cloud = ("cloud_save_mode", "bucket_name", "cloud_dir_prefix")
         if infer_cloud_details and all(getattr(self, name) is None for name in cloud):
             self._infer(*cloud)
+
+    def make_uploader(self) -> ExperimentUploader | None:
+        """Return what uploads the experiment's files; None where they stay on the disk."""
+        folder = self.local_model_result_folder_path
+        assert folder is not None
+        return make_uploader(self.cloud_save_mode, self.bucket_name, self.cloud_dir_prefix, folder)
 
     def _infer(self, *names: str) -> None:
         missing = [name for name in names if getattr(self, name) is None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from loopwright.experiment_folder import ExperimentFolder
 from loopwright.loop_callbacks.base import AbstractExperimentCallback
 from loopwright.tracking.model_loading import make_model_loader
 
@@ -94,6 +95,7 @@ class ModelLoadContinueTraining(AbstractExperimentCallback):
             plain = {name.removeprefix("module."): value for name, value in weights.items()}
             content = {**content, "model_state_dict": plain}
         self._schedulers = content.get("schedulers_state_dict", [])
+        self._send_what_is_left()
         self.train_loop_obj.continue_from(content, allow_changes=self.allow_changes)
 
     def on_train_begin(self) -> None:
@@ -105,6 +107,21 @@ class ModelLoadContinueTraining(AbstractExperimentCallback):
                 ignore_saved=self.ignore_saved_schedulers,
                 ignore_missing=self.ignore_missing_saved_schedulers,
             )
+
+    def _send_what_is_left(self) -> None:
+        """Complete the copy of the experiment that the model is of, if its process was killed."""
+        uploader = self.make_uploader()
+        if uploader is None:
+            return
+        assert self.project_name is not None
+        assert self.experiment_name is not None
+        folder = ExperimentFolder(
+            self.project_name,
+            self.experiment_name,
+            self.saved_experiment_timestamp,
+            self.local_model_result_folder_path or "",
+        )
+        uploader.catch_up(folder.path)
 
     def _loader(self) -> Any:
         assert self.local_model_result_folder_path is not None

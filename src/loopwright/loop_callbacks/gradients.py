@@ -15,7 +15,7 @@ from loopwright.loop_callbacks.base import AbstractCallback, AbstractExperimentC
 from loopwright.loop_callbacks.history import experiment_folder
 from loopwright.results.arrays import to_array
 from loopwright.tracking.history_reports import PLOT_FORMATS, GradientPlotter, check_format
-from loopwright.tracking.uploads import Uploader, make_uploader
+from loopwright.tracking.uploads import Uploader
 
 Layers = Callable[[Any], Sequence[Any]]
 """A function of the model that returns layers with a `weight`."""
@@ -185,7 +185,7 @@ class GradDistributionPlot(AbstractExperimentCallback):
 
     def on_train_loop_registration(self) -> None:
         self.try_infer_experiment_details(infer_cloud_details=True)
-        self.uploader = make_uploader(self.cloud_save_mode, self.bucket_name, self.cloud_dir_prefix)
+        self.uploader = self.make_uploader()
         self.train_loop_obj.grad_cb_used = True
 
     def on_batch_begin(self) -> None:

@@ -17,7 +17,7 @@ from loopwright.tracking.history_reports import (
     TrainingHistoryWriter,
     check_format,
 )
-from loopwright.tracking.uploads import Uploader, make_uploader
+from loopwright.tracking.uploads import Uploader
 
 
 class TrainHistoryFormatter(AbstractCallback):
@@ -167,7 +167,7 @@ class ModelTrainHistoryBaseCB(AbstractExperimentCallback):
 
     def on_train_loop_registration(self) -> None:
         self.try_infer_experiment_details(infer_cloud_details=True)
-        self.uploader = make_uploader(self.cloud_save_mode, self.bucket_name, self.cloud_dir_prefix)
+        self.uploader = self.make_uploader()
 
     def on_epoch_end(self) -> None:
         if self.epoch_end:

@@ -7,7 +7,7 @@ from typing import Any
 
 from loopwright.loop_callbacks.base import AbstractExperimentCallback
 from loopwright.loop_callbacks.history import experiment_folder
-from loopwright.tracking.uploads import Uploader, make_uploader
+from loopwright.tracking.uploads import Uploader
 
 
 class LogUpload(AbstractExperimentCallback):
@@ -32,7 +32,7 @@ class LogUpload(AbstractExperimentCallback):
 
     def on_train_loop_registration(self) -> None:
         self.try_infer_experiment_details(infer_cloud_details=True)
-        self.uploader = make_uploader(self.cloud_save_mode, self.bucket_name, self.cloud_dir_prefix)
+        self.uploader = self.make_uploader()
         if self.uploader is not None:
             return
         message = (

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from loopwright.experiment_folder import ExperimentFolder
 from loopwright.loop_callbacks.base import AbstractCallback
 from loopwright.results import AbstractResultPackage
 from loopwright.tracking import (
@@ -15,6 +16,7 @@ from loopwright.tracking import (
     make_experiment_saver,
     make_model_saver,
 )
+from loopwright.tracking.model_files import model_file_name
 from loopwright.tracking.uploads import make_uploader
 
 
@@ -42,6 +44,10 @@ class _Saves(AbstractCallback):
         self.cloud_dir_prefix = cloud_dir_prefix
         self.hyperparams = hyperparams
         self._has_saved_hyperparams = False
+        folder = self.local_model_result_folder_path
+        where = cloud_save_mode, bucket_name, cloud_dir_prefix, folder
+        self._uploader = make_uploader(*where)
+        self._saver = make_model_saver(*where, checkpoint_model=True)
 
     def on_train_loop_registration(self) -> None:
         """Refuse an optimizer that cannot be saved.
@@ -63,20 +69,58 @@ class _Saves(AbstractCallback):
         if self._has_saved_hyperparams:
             return
         self._has_saved_hyperparams = True
-        root = self.local_model_result_folder_path
-        timestamp = self.train_loop_obj.experiment_timestamp
+        folder = self._folder
         reporter = HyperParamSourceReporter(
-            self.project_name, self.experiment_name, timestamp, root
+            folder.project_name,
+            folder.experiment_name,
+            folder.experiment_timestamp,
+            folder.local_model_result_folder_path,
         )
         paths = (
             reporter.save_hyperparams_to_text_file(self.hyperparams),
             reporter.save_experiment_python_file(self.hyperparams),
             reporter.save_experiment_source_files(self.hyperparams),
         )
-        uploader = make_uploader(self.cloud_save_mode, self.bucket_name, self.cloud_dir_prefix)
-        if uploader is not None:
+        if self._uploader is not None:
             for path in (Path(path) for path in paths if path is not None):
-                uploader.upload(path, path.relative_to(root).as_posix())
+                self._uploader.upload(path, folder.relative(path))
+
+    def save_interrupted(self) -> Path:
+        """Save a checkpoint because a signal ends training, and return its path."""
+        loop = self.train_loop_obj
+        iteration = loop.total_iteration_idx if loop.is_inside_epoch else None
+        path = self._checkpoint_path(iteration)
+        if iteration is not None or not path.exists():
+            self._save_checkpoint(iteration)
+        return path
+
+    @property
+    def _folder(self) -> ExperimentFolder:
+        """The folder of the experiment."""
+        return ExperimentFolder(
+            self.project_name,
+            self.experiment_name,
+            self.train_loop_obj.experiment_timestamp,
+            self.local_model_result_folder_path,
+        )
+
+    def _checkpoint_path(self, iteration_idx: int | None) -> Path:
+        """Return where the model of this epoch, or of a batch in it, is saved."""
+        loop, folder = self.train_loop_obj, self._folder
+        about = (self.experiment_name, loop.experiment_timestamp, loop.epoch, iteration_idx)
+        return folder.checkpoints / model_file_name(*about)
+
+    def _save_checkpoint(self, iteration_idx: int | None) -> None:
+        self._save_hyperparams()
+        loop = self.train_loop_obj
+        self._saver.save_model(
+            loop.checkpoint_content(self.hyperparams),
+            self.project_name,
+            self.experiment_name,
+            experiment_timestamp=loop.experiment_timestamp,
+            epoch=loop.epoch,
+            iteration_idx=iteration_idx,
+        )
 
 
 class ModelCheckpoint(_Saves):
@@ -119,37 +163,51 @@ class ModelCheckpoint(_Saves):
             execution_order=100,
         )
         self.rm_subopt_local_models = rm_subopt_local_models
-        self._saver = make_model_saver(
-            cloud_save_mode,
-            bucket_name,
-            cloud_dir_prefix,
-            self.local_model_result_folder_path,
-            checkpoint_model=True,
-        )
         metric = "loss" if rm_subopt_local_models is True else rm_subopt_local_models
         self._remover = metric and LocalSubOptimalModelRemover(metric, num_best_checkpoints_kept)
+        self._undecided: list[str] = []
+        """Models of this epoch, which are ranked when its metrics are known."""
 
     def on_epoch_end(self) -> None:
         """Save, and remove what is no longer among the best."""
-        self._keep_best([self._save()])
+        self._save()
+        self._keep_best()
 
-    def _save(self, iteration_idx: int | None = None) -> str:
-        self._save_hyperparams()
-        loop = self.train_loop_obj
-        _, path = self._saver.save_model(
-            loop.checkpoint_content(self.hyperparams),
-            self.project_name,
-            self.experiment_name,
-            experiment_timestamp=loop.experiment_timestamp,
-            epoch=loop.epoch,
-            iteration_idx=iteration_idx,
-        )
-        return str(path)
+    def _save(self, iteration_idx: int | None = None) -> None:
+        self._undecided.append(str(self._checkpoint_path(iteration_idx)))
+        self._save_checkpoint(iteration_idx)
 
-    def _keep_best(self, paths: list[str]) -> None:
+    def _keep_best(self) -> None:
+        paths, self._undecided = self._undecided, []
         if self._remover and paths:
             history = self.train_loop_obj.train_history
             self._remover.decide_if_remove_suboptimal_model(history, paths)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the names of the models that retention has to decide on."""
+        kept = self._remover.model_save_history if self._remover else []
+        return {
+            "kept": [[_names(paths), value] for paths, value in kept],
+            "undecided": _names(self._undecided),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on deciding on those that are in this experiment's folder.
+
+        Those of an experiment that this one goes on from stay: they are in a folder of their own.
+        """
+        folder = self._folder.checkpoints
+
+        def here(names: list[str]) -> list[str]:
+            paths = (folder / Path(name).name for name in names)
+            return [str(path) for path in paths if path.exists()]
+
+        self._undecided = here(state["undecided"])
+        if self._remover:
+            kept = [(here(names), value) for names, value in state["kept"]]
+            self._remover.model_save_history = [each for each in kept if each[0]]
+        if self._undecided and not self.train_loop_obj.is_inside_epoch:
+            self._keep_best()
 
 
 class ModelIterationCheckpoint(ModelCheckpoint):
@@ -174,7 +232,6 @@ class ModelIterationCheckpoint(ModelCheckpoint):
         self.callback_name = f"Saves the model every {save_frequency} batches"
         self.save_frequency = save_frequency
         self._is_due = False
-        self._paths: list[str] = []
 
     def on_batch_end(self) -> None:
         """Save when it is due and no gradients wait."""
@@ -183,12 +240,11 @@ class ModelIterationCheckpoint(ModelCheckpoint):
         self._is_due |= index > 0 and index % self.save_frequency == 0
         if self._is_due and loop.should_execute_optimizer_update():
             self._is_due = False
-            self._paths.append(self._save(iteration_idx=index))
+            self._save(iteration_idx=index)
 
     def on_epoch_end(self) -> None:
         """Remove what is no longer among the best."""
-        self._keep_best(self._paths)
-        self._paths = []
+        self._keep_best()
 
 
 class ModelTrainEndSave(_Saves):
@@ -242,7 +298,7 @@ class ModelTrainEndSave(_Saves):
         self.test_result_package = test_result_package
         self.result_package: AbstractResultPackage | None = None
         """The results, when training has ended."""
-        self._saver = make_experiment_saver(
+        self._experiment_saver = make_experiment_saver(
             cloud_save_mode,
             bucket_name,
             cloud_dir_prefix,
@@ -264,9 +320,11 @@ class ModelTrainEndSave(_Saves):
                 )
 
     def on_train_end(self) -> None:
-        """Evaluate and save."""
+        """Save the model, then evaluate it, which can fail, and save the results."""
         self._save_hyperparams()
-        loop = self.train_loop_obj
+        loop, saver = self.train_loop_obj, self._experiment_saver
+        where = self.project_name, self.experiment_name, loop.experiment_timestamp
+        saver.model_saver.save_model(loop.checkpoint_content(self.hyperparams), *where)
         evaluated = [
             self._evaluate(package, kind, suffix)
             for package, kind, suffix in (
@@ -276,12 +334,8 @@ class ModelTrainEndSave(_Saves):
             if package is not None
         ]
         self.result_package = evaluated[0] if len(evaluated) == 1 else evaluated[0] + evaluated[1]
-        self._saver.save_experiment(
-            loop.checkpoint_content(self.hyperparams),
-            self.result_package,
-            loop.train_history,
-            experiment_timestamp=loop.experiment_timestamp,
-            save_true_pred_labels=True,
+        saver.results_saver.save_experiment_results(
+            self.result_package, loop.train_history, *where, save_true_pred_labels=True
         )
 
     def _evaluate(
@@ -298,6 +352,10 @@ class ModelTrainEndSave(_Saves):
             y_true, y_pred, hyperparameters=self.hyperparams, additional_results=additional
         )
         return package
+
+
+def _names(paths: list[str]) -> list[str]:
+    return [Path(path).name for path in paths]
 
 
 def _check_packages(**packages: Any) -> None:

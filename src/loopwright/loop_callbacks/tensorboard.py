@@ -10,7 +10,7 @@ from loopwright.extras import require, require_installed
 from loopwright.loop_callbacks.base import AbstractExperimentCallback
 from loopwright.loop_callbacks.history import experiment_folder
 from loopwright.loop_callbacks.trackers import BatchLosses, latest_metrics, without_harm
-from loopwright.tracking.uploads import Uploader, make_uploader
+from loopwright.tracking.uploads import Uploader
 
 
 class TensorboardReporterBaseCB(AbstractExperimentCallback):
@@ -71,7 +71,7 @@ class TensorboardReporterBaseCB(AbstractExperimentCallback):
             return
         self.try_infer_experiment_details(infer_cloud_details=True)
         self.log_dir = experiment_folder(self).path / self.log_dir
-        self.uploader = make_uploader(self.cloud_save_mode, self.bucket_name, self.cloud_dir_prefix)
+        self.uploader = self.make_uploader()
 
     @property
     def tb_writer(self) -> Any:

@@ -1,4 +1,8 @@
-"""Savers under the names of the clouds they upload to; each also keeps its files on the disk."""
+"""Savers under the names of the clouds they upload to; each also keeps its files on the disk.
+
+Unlike those of a loop they return when the files have arrived, and raise a `StorageError` where
+they did not within 5 minutes.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +33,9 @@ class PyTorchS3ModelSaver(PyTorchLocalModelSaver):
         local_model_result_folder_path: str | PathLike[str] = DEFAULT_FOLDER,
         checkpoint_model: bool = False,
     ) -> None:
-        uploader = make_uploader(self.cloud, bucket_name, cloud_dir_prefix)
-        super().__init__(local_model_result_folder_path, checkpoint_model, uploader=uploader)
+        folder = local_model_result_folder_path
+        uploader = make_uploader(self.cloud, bucket_name, cloud_dir_prefix, folder, waits=True)
+        super().__init__(folder, checkpoint_model, uploader=uploader)
 
 
 class PyTorchGoogleStorageModelSaver(PyTorchS3ModelSaver):
@@ -56,8 +61,9 @@ class S3ResultsSaver(LocalResultsSaver):
         cloud_dir_prefix: str = "",
         local_model_result_folder_path: str | PathLike[str] = DEFAULT_FOLDER,
     ) -> None:
-        uploader = make_uploader(self.cloud, bucket_name, cloud_dir_prefix)
-        super().__init__(local_model_result_folder_path, uploader=uploader)
+        folder = local_model_result_folder_path
+        uploader = make_uploader(self.cloud, bucket_name, cloud_dir_prefix, folder, waits=True)
+        super().__init__(folder, uploader=uploader)
 
 
 class GoogleStorageResultsSaver(S3ResultsSaver):
@@ -87,8 +93,8 @@ class FullPyTorchExperimentS3Saver(FullPyTorchExperimentLocalSaver):
         cloud_dir_prefix: str = "",
         local_model_result_folder_path: str | PathLike[str] = DEFAULT_FOLDER,
     ) -> None:
-        uploader = make_uploader(self.cloud, bucket_name, cloud_dir_prefix)
         folder = local_model_result_folder_path
+        uploader = make_uploader(self.cloud, bucket_name, cloud_dir_prefix, folder, waits=True)
         super().__init__(project_name, experiment_name, folder, uploader=uploader)
 
 

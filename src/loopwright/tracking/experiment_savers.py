@@ -81,10 +81,9 @@ def make_model_saver(
     checkpoint_model: bool = False,
 ) -> PyTorchLocalModelSaver:
     """Return a saver that also uploads, where the mode says so."""
-    uploader = make_uploader(cloud_save_mode, bucket_name, cloud_dir_prefix)
-    return PyTorchLocalModelSaver(
-        local_model_result_folder_path, checkpoint_model, uploader=uploader
-    )
+    folder = local_model_result_folder_path
+    uploader = make_uploader(cloud_save_mode, bucket_name, cloud_dir_prefix, folder)
+    return PyTorchLocalModelSaver(folder, checkpoint_model, uploader=uploader)
 
 
 def make_experiment_saver(
@@ -96,7 +95,6 @@ def make_experiment_saver(
     local_model_result_folder_path: str | PathLike[str],
 ) -> FullPyTorchExperimentLocalSaver:
     """Return a saver that also uploads, where the mode says so."""
-    uploader = make_uploader(cloud_save_mode, bucket_name, cloud_dir_prefix)
-    return FullPyTorchExperimentLocalSaver(
-        project_name, experiment_name, local_model_result_folder_path, uploader=uploader
-    )
+    folder = local_model_result_folder_path
+    uploader = make_uploader(cloud_save_mode, bucket_name, cloud_dir_prefix, folder)
+    return FullPyTorchExperimentLocalSaver(project_name, experiment_name, folder, uploader=uploader)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,8 @@ class PyTorchLocalModelLoader:
         )
         name = model_file_name(experiment_name, experiment_timestamp, epoch_num)
         models = folder.path / model_save_dir
-        if epoch_num is None and not (models / name).exists():
-            name = _newest(models, name.removesuffix(".pth")) or name
+        if epoch_num is None:
+            name = newest_model((path.name for path in models.glob("*.pth")), name) or name
         if not (models / name).exists():
             present = ", ".join(sorted(path.name for path in models.glob("*.pth"))) or "no models"
             raise FileNotFoundError(f"There is no {name} in {models}. There are: {present}.")
@@ -251,10 +251,18 @@ class PyTorchLocalModelLoader:
         return amp_scaler
 
 
-def _newest(folder: Path, stem: str) -> str | None:
-    """Return the file of the highest epoch and iteration; an epoch's own comes after its others."""
-    pattern = re.compile(re.escape(stem) + r"_E(\d+)(?:_ITER(\d+))?\.pth")
-    found = [match for path in folder.glob("*.pth") if (match := pattern.fullmatch(path.name))]
+def newest_model(present: Iterable[str], final: str) -> str | None:
+    """Return the newest of the files present: the final model, else that of the highest epoch.
+
+    Args:
+        present: The names of files.
+        final: The name of the final model. An epoch's own file comes after those of its batches.
+    """
+    present = list(present)
+    if final in present:
+        return final
+    pattern = re.compile(re.escape(final.removesuffix(".pth")) + r"_E(\d+)(?:_ITER(\d+))?\.pth")
+    found = [match for name in present if (match := pattern.fullmatch(name))]
     newest = max(
         found,
         key=lambda match: (int(match[1]), math.inf if match[2] is None else int(match[2])),
@@ -283,7 +291,7 @@ class LocalSubOptimalModelRemover:
     def decide_if_remove_suboptimal_model(
         self, history: Any, new_model_dump_paths: Sequence[str]
     ) -> None:
-        """Take a model that was just saved, and remove the worst one if there is one too many.
+        """Take a model that was just saved, and remove the worst where there are too many.
 
         A model that was saved before the metric had a value, or with NaN, ranks last; of equal
         ones the newest stays.
@@ -293,15 +301,14 @@ class LocalSubOptimalModelRemover:
             new_model_dump_paths: The files of the model.
         """
         self.model_save_history.append((list(new_model_dump_paths), self._latest(history)))
-        if len(self.model_save_history) <= self.num_best_kept:
-            return
         sign = -1 if self.decrease_metric else 1
-        ranks = [sign * value for _, value in self.model_save_history]
-        worst = min(
-            range(len(ranks)), key=lambda i: -math.inf if ranks[i] != ranks[i] else ranks[i]
-        )
-        paths, _ = self.model_save_history.pop(worst)
-        self.rm_suboptimal_model(paths)
+        while len(self.model_save_history) > self.num_best_kept:
+            ranks = [sign * value for _, value in self.model_save_history]
+            worst = min(
+                range(len(ranks)), key=lambda i: -math.inf if ranks[i] != ranks[i] else ranks[i]
+            )
+            paths, _ = self.model_save_history.pop(worst)
+            self.rm_suboptimal_model(paths)
 
     def _latest(self, history: Any) -> float:
         if self.metric_name not in history or not history[self.metric_name]:

@@ -18,6 +18,7 @@ from loopwright.trainer import Trainer
 from loopwright.training_state import put_state
 from loopwright.trainloop.multi_loss import MultiLoss, MultiOptimizer, by_index
 from loopwright.trainloop.parallel import mean_of_parts
+from loopwright.trainloop.stopping import LoopKeeper
 
 if TYPE_CHECKING:
     from loopwright.accumulation import Count
@@ -53,6 +54,7 @@ class LoopTrainer(Trainer):
             device=device,
             precision="fp32" if scaler_options is None else "fp16",
         )
+        self._keeper = LoopKeeper(loop)
 
     # ------------------------------------------------------------------------- set-up
 
@@ -87,6 +89,11 @@ class LoopTrainer(Trainer):
         for optimizer in optimizers_in(self.optimizer):
             if isinstance(optimizer, torch.optim.Optimizer) and self.device.type != "cpu":
                 optimizer.load_state_dict(optimizer.state_dict())  # moves to where parameters are
+
+    @property
+    def is_inside_epoch(self) -> bool:
+        """Whether an epoch is being trained, or the run goes on in the middle of one."""
+        return self.progress.phase == "train" or self._resumes_inside_epoch
 
     @property
     def _has_several(self) -> bool:

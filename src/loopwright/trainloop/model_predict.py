@@ -63,7 +63,7 @@ class PyTorchModelPredictor:
         """
         root = os.path.expanduser(local_model_result_folder_path)
         timestamp = self.train_loop.experiment_timestamp
-        uploader = make_uploader(cloud_save_mode, bucket_name, cloud_dir_prefix)
+        uploader = make_uploader(cloud_save_mode, bucket_name, cloud_dir_prefix, root, waits=True)
         result_package.set_experiment_dir_path_for_additional_results(
             project_name, experiment_name, timestamp, root
         )

@@ -96,8 +96,9 @@ class TrainLoopCheckpoint(_TrackingLoop):
         local_model_result_folder_path: Where the project's folder is; `~` is expanded.
         hyperparams: Saved as a table and with the model; it is not changed.
         cloud_save_mode: None saves locally alone; "s3" (or "aws", "aws_s3") to Amazon S3 too,
-            "gcs" (or "google_storage", "google storage") to Google Cloud Storage.
-        bucket_name: The bucket there.
+            "gcs" (or "google_storage", "google storage") to Google Cloud Storage, a URL of fsspec
+            to that place.
+        bucket_name: The bucket there; a URL has its own.
         cloud_dir_prefix: The folder in the bucket.
         source_dirs: Folders of source code to save.
         rm_subopt_local_models: Keep the best models alone (see `ModelCheckpoint`).

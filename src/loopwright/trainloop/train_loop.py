@@ -15,6 +15,7 @@ from loopwright.loop_callbacks.base import AbstractCallback
 from loopwright.loop_callbacks.messages import MessageService
 from loopwright.loop_schedulers.base import AbstractScheduler
 from loopwright.tracking.training_history import TrainingHistory
+from loopwright.tracking.uploads import finish_uploads
 from loopwright.train_arguments import check_numbers, check_optimizer
 from loopwright.trainloop.callbacks_handler import CallbacksHandler
 from loopwright.trainloop.checkpoints import (
@@ -152,6 +153,8 @@ class TrainLoop(Evaluating):
         Raises:
             ValueError: Both or none of `num_epochs` and `num_iterations` are given, or they are
                 reached already; there is no train_loader.
+            RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended a loop that saves models, after saving;
+                for SIGINT it is KeyboardInterrupt.
         """
         self._check_fit(num_epochs, num_iterations, grad_accumulation)
         if dp_model_args is not None and self.gpu_mode != "dp":
@@ -169,14 +172,19 @@ class TrainLoop(Evaluating):
         self.callbacks_handler.register_callbacks(callbacks, print_callbacks=self.print_callbacks)
         self._check_not_reached()
         continues = self.continues_from is not None
-        self.trainer.train(
-            self.train_loader,
-            num_epochs or None,
-            max_num_train_steps=num_iterations or None,
-            gradient_accumulation_steps=grad_accumulation,
-            reset_run_history=False,
-            resume="the state that continue_from was given" if continues else None,
-        )
+        is_complete = False
+        try:
+            self.trainer.train(
+                self.train_loader,
+                num_epochs or None,
+                max_num_train_steps=num_iterations or None,
+                gradient_accumulation_steps=grad_accumulation,
+                reset_run_history=False,
+                resume="the state that continue_from was given" if continues else None,
+            )
+            is_complete = True
+        finally:
+            finish_uploads(self.trainer.print, is_stopping=not is_complete)
         self.continues_from = None
         return self.model
 
@@ -274,6 +282,11 @@ class TrainLoop(Evaluating):
         is_last = done == length_of(self.train_loader)
         is_last |= bool(self.num_iterations) and self.total_iteration_idx + 1 == self.num_iterations
         return is_last or done % self.grad_accumulation == 0
+
+    @property
+    def is_inside_epoch(self) -> bool:
+        """Whether a checkpoint of now goes on in the middle of an epoch."""
+        return self.trainer.is_inside_epoch
 
     def is_main_process(self) -> bool:
         """Tell whether this process is the one that writes: on one device it is."""

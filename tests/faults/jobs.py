@@ -26,8 +26,9 @@ from loopwright.errors import CheckpointError, RunInterrupted
 from loopwright.exports import load_export
 from loopwright.trainer import Trainer
 
-with suppress(ImportError):  # what takes seconds at the end of a loop, is here before the fork
+with suppress(ImportError):  # what takes seconds is here before the server forks
     import matplotlib.figure  # noqa: F401
+    import s3fs  # noqa: F401
     import sklearn.metrics  # noqa: F401
 
 

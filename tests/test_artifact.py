@@ -136,7 +136,7 @@ def test_G_65_and_G_66_the_file_holds_json_and_safetensors(saved: Path) -> None:
 def test_G_67_to_G_69_a_loaded_experiment_predicts_the_same_bits(
     saved: Path, trained: Experiment, raw: np.ndarray
 ) -> None:
-    """Two fitted preprocessors survive; what goes in and comes out is known without the data."""
+    """G-67, G-68, G-69: with two fitted preprocessors; what goes in and comes out is known."""
     loaded = Experiment.load(saved)
     assert np.array_equal(loaded.predict_proba(raw), trained.predict_proba(raw))
     assert loaded.features_info == trained.features_info

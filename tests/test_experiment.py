@@ -84,6 +84,7 @@ def test_a_run_reports_train_validation_and_test(tmp_path: Path) -> None:
 
 
 def test_G_44_to_G_50_what_train_returns() -> None:
+    """G-44, G-45, G-46, G-47, G-48, G-49, G-50: its keys, and those of each stage."""
     results = Experiment.from_dict(iris()).train()
     assert {"elapsed", "metrics", "hardware_info"} <= results.keys()
     assert set(results["hardware_info"]) == {"cpu", "gpus", "platform"}

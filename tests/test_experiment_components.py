@@ -169,6 +169,7 @@ for _name in [name for name in vars(Callback) if name.startswith("on_")]:
 
 
 def test_G_55_to_G_58_each_stage_is_told_to_each_callback() -> None:
+    """G-55, G-56, G-57, G-58: in their order, `on_train_end` once."""
     first, second = Recorder(), Recorder()
     told = [first, second]
     Experiment(dataset=dataset(), model=model()).train(callbacks=told)
@@ -205,6 +206,7 @@ def test_G_60_verbose_logs_each_stage(verbose: bool, caplog: pytest.LogCaptureFi
 
 
 def test_G_45_to_G_47_elapsed_holds_start_end_and_duration() -> None:
+    """G-45, G-46, G-47: for each stage."""
     elapsed = Experiment(dataset=dataset(), model=model()).train()["elapsed"]
     assert {*STAGES, "total"} - elapsed.keys() <= {"augment_data"}
     for entry in elapsed.values():

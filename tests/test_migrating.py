@@ -98,3 +98,43 @@ def test_the_page_lists_lernomatics_trainers_models_and_schedules():
 def test_what_stands_for_a_name_of_lernomatic_can_be_imported(old, new):
     home, _, name = new.rpartition(".")
     assert hasattr(importlib.import_module(home), name), f"{new} (formerly {old})"
+
+
+GYMNOS = re.findall(
+    r"^\| `([\w.]+)`(?: \([^)]*\))? \| `(loopwright\.[\w.]*)` \|$",
+    (PAGES / "gymnos.md").read_text(),
+    re.M,
+)
+GYMNOS_TYPES = re.findall(
+    r"^\| ([a-z ]+) \| `(\w+)` \| `(\w+)` \|$", (PAGES / "gymnos.md").read_text(), re.M
+)
+
+
+def test_the_page_lists_what_the_document_names():
+    documented = ["trainer.Trainer", "core.dataset.Dataset", "core.model.Model"]
+    documented += ["core.tracking.Tracking", "callbacks.Callback"]
+    documented += [f"trainer.Trainer.{each}" for each in ("train", "predict", "predict_proba")]
+    documented += [f"trainer.Trainer.{each}" for each in ("save", "load", "from_dict", "to_dict")]
+    assert {f"gymnos.{name}" for name in documented} <= {old for old, _ in GYMNOS}
+
+
+@pytest.mark.parametrize(("old", "new"), GYMNOS)
+def test_what_stands_for_a_name_of_gymnos_can_be_imported(old, new):
+    names = new.split(".")
+    depth = next(i for i, name in enumerate(names) if name[0].isupper())
+    found = importlib.import_module(".".join(names[:depth]))
+    for name in names[depth:]:
+        assert hasattr(found, name), f"{new} (formerly {old})"
+        found = getattr(found, name)
+
+
+@pytest.mark.parametrize(("kind", "old", "new"), GYMNOS_TYPES)
+def test_what_stands_for_a_type_of_gymnos_is_registered(kind, old, new):
+    from loopwright.augmentors import augmentors
+    from loopwright.datasets import datasets
+    from loopwright.models import models
+    from loopwright.preprocessors import preprocessors
+
+    registries = {"augmentor": augmentors, "data set": datasets, "model": models}
+    assert new in registries.get(kind, preprocessors), f"formerly {old}"
+    assert kind in {*registries, "preprocessor"}

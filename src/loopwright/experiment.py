@@ -297,6 +297,7 @@ class Experiment:
 
         Returns:
             `metrics` (the latest of each, those of the test part with the prefix `test_`),
+            `history` (the list of all values of each),
             `elapsed` (start, end and duration of each stage), `hardware_info`, the figures of
             results.json, and the `run_folder`.
 
@@ -736,7 +737,9 @@ class Experiment:
     def _collect(self, folder: Path, stages: Stages) -> dict[str, Any]:
         environment = describe_environment()
         results = dict(read_run(folder).results)
+        tested = {k: [v] for k, v in results["metrics"].items() if k.startswith("test_")}
         return results | {
+            "history": dict(results["history"]) | tested,
             "elapsed": stages.elapsed,
             "hardware_info": {
                 "cpu": environment["cpu"],

@@ -77,10 +77,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(call venv,$(VENV))
-	@$(BIN)/python $(INSTALL) '.[cli,sklearn,metrics,onnx,plots,text,tensorboard,mlflow,wandb,comet,serve,images,tables,hdf5,language,huggingface,storage,s3,gcs,dev]'
+	@$(BIN)/python $(INSTALL) '.[cli,sklearn,metrics,onnx,plots,text,tensorboard,mlflow,wandb,comet,serve,images,tables,hdf5,language,huggingface,lightning,storage,s3,gcs,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml constraints.txt
 	$(call venv,$(VENV))
-	@$(BIN)/python $(INSTALL) '.[docs]'
+	@$(BIN)/python $(INSTALL) '.[docs,lightning]'
 	@touch $@

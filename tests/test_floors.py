@@ -71,6 +71,7 @@ FLOORS = {
     "keeper.py": 3,
     "trainer.py": 3,
     # 4: plug-ins
+    "adapters/": 4,
     "arguments.py": 4,
     "augmentors/": 4,
     "callbacks/": 4,

@@ -167,10 +167,11 @@ def test_importing_the_trainer_changes_nothing() -> None:
 
 def test_importing_every_module_changes_nothing() -> None:
     """Packages of others are imported before the watch starts: what they do is theirs."""
-    for name in ("typer", "rich", "yaml", "pydantic"):
+    for name in ("typer", "rich", "yaml", "pydantic", "lightning"):
         pytest.importorskip(name)
     modules = "\n".join(f"import {name}" for name in every_module())
-    seen = watched(modules, "import typer, rich.console, rich.progress, yaml, pydantic")
+    theirs = "import typer, rich.console, rich.progress, yaml, pydantic, lightning.pytorch"
+    seen = watched(modules, theirs)
     assert seen == {"changed": {}, "touched": []}
 
 

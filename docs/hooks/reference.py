@@ -34,6 +34,7 @@ MODULES = (
     "loopwright.ema",
     "loopwright.finetuning",
     "loopwright.trainloop",
+    "loopwright.adapters.lightning",
     "loopwright.loop_callbacks",
     "loopwright.loop_schedulers",
     "loopwright.tracking",

@@ -71,6 +71,10 @@ class Feed:
             batches = self._enter(trainer, inner, start)
         if inner is not loader:
             batches = islice(batches, max(0, loader.slice_size - (start or 0)))
+        return self.moved(trainer, inner, batches)
+
+    def moved(self, trainer: Trainer, inner: Any, batches: Iterator[Any]) -> Iterator[Any]:
+        """Return the batches of a loader on the trainer's device."""
         if trainer.device.type == "cpu":
             return batches
         if isinstance(inner, TensorLoader) and inner.device is not None:

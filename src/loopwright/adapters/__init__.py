@@ -1,0 +1,1 @@
+"""Adapters: code that was written for another library, trained on our loop."""

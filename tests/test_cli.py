@@ -75,8 +75,10 @@ def test_train_leaves_a_run_folder_and_says_where(
     out, err = capsys.readouterr()
     (folder,) = Path("runs").iterdir()
     assert re.fullmatch(r"iris-\d{8}-\d{6}", folder.name)
-    for words in ("test loss", "test accuracy", "samples/s", str(folder), "report.html"):
-        assert words in out, words
+    fingerprint = read_run(folder).results["fingerprint"]
+    words_told = ("test loss", "test accuracy", "samples/s", str(folder), "report.html")
+    for words in (*words_told, f"weights {fingerprint}"):
+        assert words in " ".join(out.split()), words
     assert "epoch 2/2  train loss" in err
     run = read_run(folder)
     assert run.status["status"] == "finished"

@@ -117,6 +117,7 @@ FLOORS = {
     "experiment_config.py": 5,
     "experiment_tracking.py": 5,
     "experiment_parts.py": 5,
+    "json_events.py": 5,
     "notebook.py": 5,
     "project/": 5,
     "replaying.py": 5,

@@ -7,7 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import metadata
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,12 +31,21 @@ if TYPE_CHECKING:
     import typer
 
     from loopwright.experiment import Experiment
+    from loopwright.json_events import JsonEvents
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_RESUMABLE = 75
 EXIT_INTERRUPTED = 130
 
+_USAGE_ERRORS = (
+    ArtifactError,
+    ConfigurationError,
+    MissingExtraError,
+    RunFolderError,
+    SealedTestSetError,
+    StorageError,
+)
 _SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")
 
 
@@ -128,6 +137,9 @@ def make_app() -> "typer.Typer":
                 metavar="FILE", help="Save what was trained, for predict, evaluate and serve."
             ),
         ] = None,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="Write a JSON object per line to standard output.")
+        ] = False,
         debug: Annotated[
             bool, typer.Option("--debug", help="Show the traceback of errors.")
         ] = False,
@@ -137,7 +149,8 @@ def make_app() -> "typer.Typer":
         Exit codes: 0 finished, 1 failed, 2 mistake in usage or configuration, 75 stopped by
         SIGTERM, SIGHUP or SIGUSR1 and resumable, 130 stopped by SIGINT (Ctrl-C).
         """
-        with _exit_codes(debug=debug), _leaving_on_signals():
+        events = _open_events() if as_json else None
+        with _exit_codes(debug=debug, events=events), _leaving_on_signals():
             if allow_changes and not resume:
                 raise ConfigurationError("--allow-changes belongs to --resume; add it.")
             given = {"device": device, "seed": seed, "folder": folder}
@@ -148,6 +161,7 @@ def make_app() -> "typer.Typer":
                 resume=resume,
                 allow_changes=allow_changes,
                 save=save,
+                events=events,
             )
 
     @app.command("lr-find")
@@ -231,20 +245,24 @@ def _train(
     resume: bool,
     allow_changes: bool,
     save: str | None,
+    events: "JsonEvents | None",
 ) -> None:
     # A part written package.module:Name is looked for where the command was given, as by python -m.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     from loopwright.console import ConsoleProgressCallback, print_summary
+    from loopwright.json_events import JsonEventsCallback
 
     experiment = _read_experiment(config, overrides, options)
     if save is not None and not os.access(os.path.dirname(save) or ".", os.W_OK):
         raise ConfigurationError(f"--save {save}: its folder is not there or cannot be written to.")
     progress = ConsoleProgressCallback()
+    told = [progress] if events is None else [JsonEventsCallback(events)]
     try:
-        results = experiment.train(
-            callbacks=[progress], verbose=False, resume=resume, allow_changes=allow_changes
-        )
+        with nullcontext() if events is None else redirect_stdout(sys.stderr):
+            results = experiment.train(
+                callbacks=told, verbose=False, resume=resume, allow_changes=allow_changes
+            )
     except (RunInterrupted, KeyboardInterrupt) as error:
         if experiment.run_folder is not None:
             options = options | {"folder": experiment.run_folder}
@@ -254,7 +272,16 @@ def _train(
         progress.close()
     if save is not None:
         experiment.save(save)
-    print_summary(results)
+    if events is None:
+        print_summary(results)
+    else:
+        events.write_end(results)
+
+
+def _open_events() -> "JsonEvents":
+    from loopwright.json_events import JsonEvents
+
+    return JsonEvents(sys.stdout)
 
 
 def _resuming_command(config: str, overrides: list[str], options: dict[str, Any]) -> str:
@@ -297,39 +324,39 @@ def _read_experiment(config: str, overrides: list[str], options: dict[str, Any])
 
 
 @contextmanager
-def _exit_codes(*, debug: bool) -> Iterator[None]:
-    """Turn what goes wrong into one message and an exit code."""
+def _exit_codes(*, debug: bool, events: "JsonEvents | None" = None) -> Iterator[None]:
+    """Turn what goes wrong into one message, an exit code, and an event where those are written."""
     import typer
 
     code = 0
     try:
         yield
-    except _Signalled as error:
-        _tell_end(f"{error} ended the program.", error)
-        code = EXIT_RESUMABLE
-    except RunInterrupted as error:
-        _tell_end(f"{error.signal} ended the run. It saved {error.checkpoint}.", error)
-        code = EXIT_RESUMABLE
-    except KeyboardInterrupt as error:
-        _tell_end(f"Interrupted: {error}.".replace(": .", "."), error)
-        code = EXIT_INTERRUPTED
-    except (
-        ArtifactError,
-        ConfigurationError,
-        MissingExtraError,
-        RunFolderError,
-        SealedTestSetError,
-        StorageError,
-    ) as error:
-        _tell(traceback.format_exc() if debug else str(error))
-        code = EXIT_USAGE
-    except Exception as error:
-        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        message = f"The run failed: {type(error).__name__}: {error}{notes}\n(--debug shows where)"
-        _tell(traceback.format_exc() if debug else message)
-        code = EXIT_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        code = _tell_error(error, debug=debug)
+        if events is not None:
+            events.write_error(error, code)
     if code:
         raise typer.Exit(code)
+
+
+def _tell_error(error: BaseException, *, debug: bool) -> int:
+    """Say what ended the command, and return its exit code."""
+    if isinstance(error, _Signalled):
+        _tell_end(f"{error} ended the program.", error)
+        return EXIT_RESUMABLE
+    if isinstance(error, RunInterrupted):
+        _tell_end(f"{error.signal} ended the run. It saved {error.checkpoint}.", error)
+        return EXIT_RESUMABLE
+    if isinstance(error, KeyboardInterrupt):
+        _tell_end(f"Interrupted: {error}.".replace(": .", "."), error)
+        return EXIT_INTERRUPTED
+    if isinstance(error, _USAGE_ERRORS):
+        _tell(traceback.format_exc() if debug else str(error))
+        return EXIT_USAGE
+    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+    message = f"The run failed: {type(error).__name__}: {error}{notes}\n(--debug shows where)"
+    _tell(traceback.format_exc() if debug else message)
+    return EXIT_FAILED
 
 
 @contextmanager

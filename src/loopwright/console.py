@@ -148,3 +148,5 @@ def _summary_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ):
         if isinstance(results.get(key), int | float):
             yield words, show(results[key])
+    if results.get("fingerprint"):
+        yield "weights", results["fingerprint"]

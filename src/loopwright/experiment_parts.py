@@ -34,6 +34,7 @@ from loopwright.extras import require
 from loopwright.models import build_model, models
 from loopwright.models.base import INFERRED as MODEL_INFERRED
 from loopwright.models.estimators import EstimatorModel, is_estimator
+from loopwright.models.gans import OpposedNetworks
 from loopwright.preprocessors import preprocessors
 from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.problems import Problem
@@ -80,7 +81,8 @@ class Parts:
     """None where the objective has its own."""
     loss_name: str = ""
     make_trainer: MakeTrainer = Trainer
-    optimizer: Optimizer | None = None
+    optimizer: Optimizer | dict[str, Optimizer] | None = None
+    """One for each of several networks by name, where the model trains them apart."""
     metrics: dict[str, Any] = field(default_factory=dict)
     train_metrics: dict[str, Any] = field(default_factory=dict)
     callbacks: list[TrainerCallback] = field(default_factory=list)
@@ -258,7 +260,10 @@ def add_model(parts: Parts, spec: ExperimentSpec) -> list[Problem]:
             raise TypeError(f"expected a torch.nn.Module, got {type(parts.model).__name__}")
         if not any(parameter.requires_grad for parameter in parts.model.parameters()):
             raise ValueError("the model has no parameter to train")
-        problems += _add_optimizer(parts, spec, list(parts.model.parameters()))
+        if isinstance(parts.model, OpposedNetworks):
+            problems += _add_optimizer(parts, spec, parts.model.parameters_by_optimizer())
+        else:
+            problems += _add_optimizer(parts, spec, list(parts.model.parameters()))
     return problems
 
 
@@ -299,14 +304,18 @@ def _let_fit_itself(parts: Parts, model: EstimatorModel, spec: ExperimentSpec) -
 
 
 def _add_optimizer(
-    parts: Parts, spec: ExperimentSpec, parameters: list[nn.Parameter]
+    parts: Parts,
+    spec: ExperimentSpec,
+    parameters: list[nn.Parameter] | dict[str, list[nn.Parameter]],
 ) -> list[Problem]:
     problems: list[Problem] = []
     with _telling(problems, *_OPTIMIZER):
         component = spec.model.training.optimizer
-        parts.optimizer = optimizers.build_optimizer(
-            component.type, component.arguments, parameters
-        )
+        make = partial(optimizers.build_optimizer, component.type, component.arguments)
+        if isinstance(parameters, dict):
+            parts.optimizer = {name: make(each) for name, each in parameters.items()}
+        else:
+            parts.optimizer = make(parameters)
     return problems
 
 
@@ -328,6 +337,8 @@ def _metric_problem(
     parts: Parts, spec: ExperimentSpec, watched: Any, path: tuple[str | int, ...]
 ) -> Problem | None:
     known = ["train_loss_epoch", *(f"train_{name}" for name in parts.train_metrics)]
+    if isinstance(parts.optimizer, dict):
+        known += [f"train_{name}_loss_epoch" for name in parts.optimizer]
     if spec.dataset.samples.validation is not None:
         known += ["eval_loss_epoch", *parts.metrics, *_also_recorded(parts)]
         known += [f"ema_model_{name}" for name in ("eval_loss_epoch", *parts.metrics)]

@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from loopwright.datasets import Array, ClassLabel
 from loopwright.datasets.pairs import BEGIN, END, PADDING
 from loopwright.errors import NotSupportedError
+from loopwright.models import CycleGan
+from loopwright.trainers.adversarial_autoencoders import SemiSupervisedAaeInferrer
 from loopwright.trainers.autoencoders import AutoencoderInferrer
+from loopwright.trainers.gans import DcganInferrer
+from loopwright.trainers.image_translation import CycleGanInferrer, Pix2PixInferrer
 from loopwright.trainers.language_models import LanguageModelInferrer
 from loopwright.trainers.seq2seq import Seq2SeqInferrer
 from loopwright.trainers.tokens import decode_texts, encode_texts
@@ -83,6 +87,50 @@ class Reconstruction(Inference):
 
     def outputs(self, model: nn.Module, inputs: Tensor) -> Tensor:
         return self.inferrer(model).reconstruct(inputs)
+
+    def no_outputs(self) -> Tensor:
+        return torch.empty(0, *(size or 0 for size in self.features.shape))
+
+
+class ClassedReconstruction(Reconstruction):
+    """Predicts the same of an autoencoder that keeps the class apart from the style."""
+
+    def inferrer(self, model: nn.Module) -> SemiSupervisedAaeInferrer:
+        return SemiSupervisedAaeInferrer.of(model, activation=super().inferrer(model).activation)
+
+
+class ImageTranslation(Inference):
+    """Predicts the image that a generator makes of an image."""
+
+    description = "the image that is made of the input"
+
+    def inferrer(self, model: nn.Module) -> Pix2PixInferrer | CycleGanInferrer:
+        return (CycleGanInferrer if isinstance(model, CycleGan) else Pix2PixInferrer).of(model)
+
+    def outputs(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        return self.inferrer(model).translate(inputs)
+
+    def no_outputs(self) -> Tensor:
+        return torch.empty(0, *(size or 0 for size in self.labels.shape))
+
+
+class Sampling(Inference):
+    """Predicts nothing for a sample: the model makes images of codes."""
+
+    description = "nothing: it makes images of codes"
+
+    def inferrer(self, model: nn.Module) -> DcganInferrer:
+        return DcganInferrer.of(model)
+
+    def outputs(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        raise NotSupportedError(
+            "A model that makes images of codes has no prediction for a sample. Use "
+            "experiment.inferrer.generate(num_samples)."
+        )
+
+    def evidence(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Return as many images of the same codes."""
+        return self.inferrer(model).generate(len(inputs), seed=0)
 
     def no_outputs(self) -> Tensor:
         return torch.empty(0, *(size or 0 for size in self.features.shape))
@@ -178,6 +226,11 @@ _KINDS: dict[str, type[Inference]] = {
     "autoencoder": Reconstruction,
     "denoising_autoencoder": Reconstruction,
     "vae": Reconstruction,
+    "aae": Reconstruction,
+    "semi_supervised_aae": ClassedReconstruction,
+    "dcgan": Sampling,
+    "pix2pix": ImageTranslation,
+    "cyclegan": ImageTranslation,
     "seq2seq": Translation,
     "language_model": Generation,
 }

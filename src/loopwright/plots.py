@@ -10,8 +10,10 @@ from loopwright.results.plots import Axes, new_axes, save_figure
 from loopwright.schedulers.function_scheduler import Function
 
 __all__ = [
+    "gan_losses",
     "new_axes",
     "plot_accuracy",
+    "plot_gan_losses",
     "plot_losses",
     "plot_metrics",
     "plot_rate_search",
@@ -27,6 +29,37 @@ def plot_losses(losses: Mapping[str, Sequence[float] | Any], *, ax: Axes = None)
     per iteration: each value stands where its stretch of iterations ends.
     """
     return _draw({name: np.asarray(values) for name, values in losses.items()}, "loss", ax)
+
+
+def plot_gan_losses(history: RunHistory, *, ax: Axes = None) -> Axes:
+    """Draw the loss of each of several networks, one value per epoch.
+
+    Args:
+        history: Of a run with several optimizers, whose losses are `train_<name>_loss_epoch`.
+        ax: Where to draw.
+
+    Raises:
+        ValueError: The history has no such loss.
+    """
+    losses = gan_losses(history)
+    if not losses:
+        raise ValueError(
+            "The history has no train_<name>_loss_epoch, which runs with several optimizers "
+            f"record; it has {', '.join(sorted(history.get_metric_names())) or 'nothing'}."
+        )
+    ax = _draw({name: np.asarray(values) for name, values in losses.items()}, "loss", ax)
+    ax.set(xlabel="epoch")
+    return ax
+
+
+def gan_losses(history: RunHistory) -> dict[str, list[float]]:
+    """Return the losses of each of several networks by name; nothing where there is one."""
+    found = {}
+    for name in sorted(history.get_metric_names()):
+        stem = name.removeprefix("train_").removesuffix("_loss_epoch")
+        if name == f"train_{stem}_loss_epoch":
+            found[stem] = list(history.get_metric_values(name))
+    return found
 
 
 def plot_accuracy(accuracy: Sequence[float] | Any, *, ax: Axes = None) -> Axes:

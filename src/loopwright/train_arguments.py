@@ -91,6 +91,29 @@ def check_optimizer(optimizer: Any) -> None:
             )
 
 
+def check_shared_parameters(
+    optimizer: Any, gradient_accumulation_steps: int, on_out_of_memory: str
+) -> None:
+    """Refuse to add up gradients over micro-batches for a parameter that two optimizers train.
+
+    Raises:
+        ValueError: Its gradients for one would reach the other.
+    """
+    if gradient_accumulation_steps == 1 and on_out_of_memory == "stop":
+        return
+    owner: dict[int, str | None] = {}
+    for name, each in zip(names_of(optimizer), optimizers_in(optimizer), strict=True):
+        for group in getattr(each, "param_groups", ()):
+            for parameter in group["params"]:
+                other = owner.setdefault(id(parameter), name)
+                if other != name:
+                    raise ValueError(
+                        f"The optimizers {other!r} and {name!r} share parameters, whose gradients "
+                        "of several micro-batches would mix. Use gradient_accumulation_steps=1 and "
+                        "on_out_of_memory='stop'."
+                    )
+
+
 def optimizers_in(optimizer: Any) -> Iterator[Any]:
     """Give the optimizer, or each one of a dict."""
     yield from optimizer.values() if isinstance(optimizer, Mapping) else (optimizer,)

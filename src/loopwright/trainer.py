@@ -75,6 +75,7 @@ from loopwright.train_arguments import (
     check_on_out_of_memory,
     check_optimizer,
     check_scheduler_fn,
+    check_shared_parameters,
     loader_options,
     names_of,
     optimizers_in,
@@ -452,6 +453,7 @@ class Trainer:
         )
         if type(self).optimizer_step is Trainer.optimizer_step:
             check_optimizer(self.optimizer)
+        check_shared_parameters(self.optimizer, gradient_accumulation_steps, self.on_out_of_memory)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.create_scheduler_fn, self.collate_fn = create_scheduler_fn, collate_fn
         resume = resume if resume is not None else resume_from

@@ -20,10 +20,11 @@ import torch
 from torch import nn
 from loopwright.callbacks import TrainerCallback
 from loopwright.checkpoint_policy import CheckpointPolicy
-from loopwright.models import gpt, rnn_seq2seq, vae
+from loopwright.models import aae, cyclegan, dcgan, gpt, pix2pix, rnn_seq2seq, vae
 from loopwright.schedulers import Triangular
 from loopwright.trainers import (
-    ClassificationTrainer, LanguageModelTrainer, Seq2SeqTrainer, VaeTrainer,
+    AdversarialAutoencoderTrainer, ClassificationTrainer, CycleGanTrainer, DcganTrainer,
+    LanguageModelTrainer, Pix2PixTrainer, Seq2SeqTrainer, VaeTrainer,
 )
 
 kind, folder, action = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
@@ -37,7 +38,9 @@ class Slow(TrainerCallback):
             print("now", flush=True)
             time.sleep(60)
 
-if kind in ("vae", "seq2seq", "language_model"):
+if kind != "own":
+    small = dict(discriminator_layers=1, width=2)
+    images = torch.rand(2, 60, 1, 8, 8, generator=generator)
     tokens = torch.randint(1, 5, (60, 7), generator=generator)
     if kind == "vae":
         data, make, options = (x, y), VaeTrainer, {}
@@ -45,11 +48,28 @@ if kind in ("vae", "seq2seq", "language_model"):
     elif kind == "seq2seq":
         data, make, options = (tokens, tokens.flip(1)), Seq2SeqTrainer, {"teacher_forcing": 0.5}
         model = rnn_seq2seq((7,), 5, 5, width=8, dropout=0.2)
+    elif kind == "dcgan":
+        data, make, options = images[0], DcganTrainer, {}
+        model = dcgan([1, 8, 8], code_size=3, width=4, ema_decay=0.9)
+    elif kind == "aae":
+        data, make, options = images[0], AdversarialAutoencoderTrainer, {}
+        model = aae([1, 8, 8], code_size=2, hidden=[8], discriminator=[8])
+    elif kind == "pix2pix":
+        data, make, options = tuple(images), Pix2PixTrainer, {}
+        model = pix2pix([1, 8, 8], **small)
+    elif kind == "cyclegan":
+        data, make, options = tuple(images), CycleGanTrainer, {"pool_size": 4}
+        model = cyclegan([1, 8, 8], num_blocks=1, **small)
     else:
         data, make, options = (tokens[:, :-1], tokens[:, 1:]), LanguageModelTrainer, {}
         model = gpt((6,), 5, width=8, heads=2, layers=1, dropout=0.2)
+    if hasattr(model, "parameters_by_optimizer"):
+        parts = model.parameters_by_optimizer()
+        optimizer = {name: torch.optim.Adam(each, lr=1e-2) for name, each in parts.items()}
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     trainer = make(
-        model, None, torch.optim.Adam(model.parameters(), lr=1e-2), [Slow()], seed=3,
+        model, None, optimizer, [Slow()], seed=3,
         run_dir=folder / "run", checkpoint=CheckpointPolicy(every_steps=1), **options,
     )
     resume = "latest" if action == "resume" else None
@@ -99,7 +119,10 @@ def run(kind: str, folder: Path, action: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-@pytest.mark.parametrize("kind", ["own", "vae", "seq2seq", "language_model"])
+@pytest.mark.parametrize(
+    "kind",
+    ["own", "vae", "seq2seq", "language_model", "dcgan", "aae", "pix2pix", "cyclegan"],
+)
 def test_a_killed_run_goes_on_exactly(tmp_path: Path, kind: str) -> None:
     """L-04, L-35, L-52: the checkpoints of every batch survive, and the newest is gone on from."""
     process = start(kind, tmp_path / "killed", "kill")

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from loopwright.events import TrainerCallback
 from loopwright.extras import require_installed
-from loopwright.plots import plot_accuracy, plot_losses, plot_schedule, save_figure
+from loopwright.plots import (
+    gan_losses,
+    plot_accuracy,
+    plot_gan_losses,
+    plot_losses,
+    plot_schedule,
+    save_figure,
+)
 from loopwright.run_record import PICTURES_FOLDER
 from loopwright.schedulers import FunctionScheduler, SchedulerList
 
@@ -34,9 +41,12 @@ class TrainingPlotsCallback(TrainerCallback):
         folder, history = pictures_of(trainer), trainer.run_history
         names = {"train": "train_loss_epoch", "eval": "eval_loss_epoch"}
         losses = {key: list(history.get_metric_values(name)) for key, name in names.items()}
-        ax = plot_losses({key: values for key, values in losses.items() if values})
-        ax.set(xlabel="epoch")
-        save_figure(ax, folder / "losses.svg")
+        if losses := {key: values for key, values in losses.items() if values}:
+            ax = plot_losses(losses)
+            ax.set(xlabel="epoch")
+            save_figure(ax, folder / "losses.svg")
+        if gan_losses(history):
+            save_figure(plot_gan_losses(history), folder / "gan-losses.svg")
         if accuracy := list(history.get_metric_values("accuracy")):
             save_figure(plot_accuracy(accuracy), folder / "accuracy.svg")
         for scheduler in _functions_in(trainer.scheduler):
@@ -71,5 +81,8 @@ def pictures_of(trainer: Trainer) -> Path:
 
 
 def _functions_in(scheduler: Any) -> list[FunctionScheduler]:
+    """Return the schedules that are functions; of several optimizers those of the first."""
+    if isinstance(scheduler, dict):
+        scheduler = next(iter(scheduler.values()), None)
     schedulers = scheduler.schedulers if isinstance(scheduler, SchedulerList) else [scheduler]
     return [each for each in schedulers if isinstance(each, FunctionScheduler)]

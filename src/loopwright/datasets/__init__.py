@@ -13,7 +13,8 @@ from loopwright.datasets.downloaded import (
     Titanic,
 )
 from loopwright.datasets.downloads import DownloadManager
-from loopwright.datasets.embedded import BreastCancer, Diabetes, Digits, Iris, Wine
+from loopwright.datasets.edges import find_edges
+from loopwright.datasets.embedded import BreastCancer, Diabetes, DigitEdges, Digits, Iris, Wine
 from loopwright.datasets.huggingface import HuggingFace
 from loopwright.datasets.images import ImageFolder
 from loopwright.datasets.pairs import Addition, Reversal, TextPairs
@@ -31,6 +32,7 @@ __all__ = [
     "Csv",
     "DataSource",
     "Diabetes",
+    "DigitEdges",
     "Digits",
     "DogsVsCats",
     "DownloadManager",
@@ -53,5 +55,6 @@ __all__ = [
     "Wine",
     "datasets",
     "encode_rows",
+    "find_edges",
     "make_source",
 ]

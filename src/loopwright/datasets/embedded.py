@@ -8,6 +8,7 @@ from torch import Tensor
 
 from loopwright.datasets.base import Array, ClassLabel, DataSource, classes, datasets, numbers
 from loopwright.datasets.downloads import DownloadManager
+from loopwright.datasets.edges import find_edges
 from loopwright.extras import require
 
 
@@ -65,6 +66,31 @@ class Digits(_Embedded):
     _shape = (1, 8, 8)
     _value_range = (0.0, 16.0)
     _labels = classes("0123456789")
+
+
+@datasets.register("digit_edges")
+class DigitEdges(_Embedded):
+    """Holds the edges of the digits, and the digits themselves as labels: values from 0 to 1.
+
+    Args:
+        aligned: whether an image stands beside its own edges, rather than beside those of another.
+    """
+
+    _shape = (1, 8, 8)
+    _value_range = (0.0, 1.0)
+    _labels = Array((1, 8, 8), torch.float32, value_range=(0.0, 1.0))
+
+    def __init__(self, aligned: bool = True) -> None:
+        super().__init__()
+        self.aligned = aligned
+
+    def download_and_prepare(self, dl_manager: DownloadManager | None = None) -> None:
+        if self._tensors is not None:
+            return
+        digits = Digits()
+        images = digits.read(0, len(digits))[0] / 16
+        shown = images if self.aligned else images.roll(len(images) // 2, dims=0)
+        self._tensors = find_edges(images), shown
 
 
 @datasets.register("iris")

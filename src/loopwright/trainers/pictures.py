@@ -1,4 +1,4 @@
-"""Pictures of what an autoencoder makes, which the report of its run shows."""
+"""Pictures of what a model makes, which the report of its run shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from loopwright.trainers.autoencoders import AutoencoderInferrer
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
 
-__all__ = ["LatentSpaceCallback", "ReconstructionsCallback", "SamplesCallback"]
+__all__ = [
+    "ImageTranslationsCallback",
+    "LatentSpaceCallback",
+    "ReconstructionsCallback",
+    "SamplesCallback",
+]
 
 
 class ReconstructionsCallback(TrainerCallback):
@@ -49,7 +54,7 @@ class SamplesCallback(TrainerCallback):
     """Draws samples that a model makes of random codes after each epoch, always of the same codes.
 
     The model has `decode`, which takes codes [samples, code_size] and returns logits, and
-    `code_size`, as those of `loopwright.models` have.
+    `code_size`, as the autoencoders of `loopwright.models` have; or the trainer is a `GanTrainer`.
 
     Args:
         num_samples: How many.
@@ -67,9 +72,37 @@ class SamplesCallback(TrainerCallback):
         self.seed = seed
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        inferrer = AutoencoderInferrer.of(trainer.get_model())
-        samples = inferrer.generate(self.num_samples, seed=self.seed).cpu()
+        samples = _inferrer(trainer).generate(self.num_samples, seed=self.seed).cpu()
         _draw(trainer, "samples", [samples])
+
+
+class ImageTranslationsCallback(TrainerCallback):
+    """Draws images, what is made of them, and the wanted images after each epoch.
+
+    For a `CycleGanTrainer` the rows are images, what is made of them, and what comes of that in the
+    other direction. The images are the first of the evaluation data, or of the training data where
+    there is none.
+
+    Args:
+        num_samples: How many.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+
+    def __init__(self, num_samples: int = 8) -> None:
+        require_installed(("matplotlib",), "plots")
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
+        self.num_samples = num_samples
+
+    def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+        data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
+        sources, inferrer = _first(data, self.num_samples), _inferrer(trainer)
+        made = inferrer.translate(sources)
+        both_ways = hasattr(inferrer, "reconstruct")
+        last = inferrer.translate(made, "b_to_a") if both_ways else _first(data, len(made), part=1)
+        _draw(trainer, "translations", [sources, made.cpu(), last.cpu()])
 
 
 class LatentSpaceCallback(TrainerCallback):
@@ -87,8 +120,7 @@ class LatentSpaceCallback(TrainerCallback):
     def on_training_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
         data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
         samples, labels = _first(data, 2000), _labels(data, 2000)
-        inferrer = AutoencoderInferrer.of(trainer.get_model())
-        codes = inferrer.encode(samples).cpu()
+        codes = _inferrer(trainer).encode(samples).cpu()
         shown = codes[:, codes.var(dim=0).argsort(descending=True)[:2].sort().values]
         ax = new_axes((4.8, 4.8))
         if labels is None:
@@ -99,29 +131,38 @@ class LatentSpaceCallback(TrainerCallback):
         save_figure(ax, pictures_of(trainer) / "latent-space.png")
 
 
+def _inferrer(trainer: Trainer) -> Any:
+    return getattr(trainer, "inferrer_class", AutoencoderInferrer).of(trainer.get_model())
+
+
 def _draw(trainer: Trainer, name: str, rows: list[torch.Tensor]) -> None:
     """Draw rows of images, values from 0 to 1, into a picture named for the epoch."""
-    images = [row.squeeze(1) if row.ndim == 4 else row for row in rows]
-    if any(row.ndim != 3 for row in images):
+    images = [row[:, None] if row.ndim == 3 else row for row in rows]
+    if any(row.ndim != 4 or row.shape[1] not in (1, 3) for row in images):
         raise ValueError(
             f"A sample has the shape {tuple(rows[0].shape[1:])}; pictures are drawn of images of "
-            "shape [height, width] or [1, height, width]."
+            "shape [height, width], [1, height, width] or [3, height, width]."
         )
     ax = new_axes((0.8 * len(rows[0]), 0.9 * len(rows)))
-    grid = torch.cat([torch.cat(list(row), dim=1) for row in images])
+    channels = max(row.shape[1] for row in images)
+    strips = [torch.cat(list(row.expand(-1, channels, -1, -1)), dim=2) for row in images]
+    grid = torch.cat(strips, dim=1).clamp(0, 1).permute(1, 2, 0).squeeze(2)
     ax.imshow(grid.numpy(), cmap="gray", vmin=0, vmax=1)
     ax.set_axis_off()
     epoch = trainer.run_history.current_epoch
     save_figure(ax, pictures_of(trainer) / f"{name}-{epoch:04d}.png")
 
 
-def _first(data: Any, count: int) -> torch.Tensor:
+def _first(data: Any, count: int, *, part: int = 0) -> torch.Tensor:
+    """Return a part of the first samples, or them where they have no parts."""
     if isinstance(data, torch.Tensor):
         return data[:count]
-    if isinstance(data, tuple) and isinstance(data[0], torch.Tensor):
-        return data[0][:count]
+    if isinstance(data, tuple) and isinstance(data[part], torch.Tensor):
+        tensor: torch.Tensor = data[part][:count]
+        return tensor
     samples = [data[index] for index in range(min(count, len(data)))]
-    return torch.stack([each[0] if isinstance(each, (list, tuple)) else each for each in samples])
+    parts = [each[part] if isinstance(each, (list, tuple)) else each for each in samples]
+    return torch.stack(parts)
 
 
 def _labels(data: Any, count: int) -> Any:

@@ -98,6 +98,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child is not None:
         name, mode, steps = arguments.child
+        if mode == "probe":
+            train(name, mode := "eager", 50)  # imports, and whatever else is done once
         print(json.dumps(train(name, mode, int(steps))))
         return
     if not arguments.here:
@@ -131,7 +133,7 @@ def measure(names: list[str], arguments: argparse.Namespace) -> list[Turn]:
 
 def steps_in(name: str, seconds: float) -> int:
     """Returns how many steps eager takes in so many seconds."""
-    probe = run(name, "eager", 400, None)
+    probe = run(name, "probe", 400, None)
     return max(400, int(400 * seconds / probe["seconds"]))
 
 

@@ -185,6 +185,31 @@ def test_recurrent_layers_are_captured(name: str, uncompiled: list[Any]) -> None
     assert len(uncompiled) == 2
 
 
+class Attending(nn.Module):
+    """Lets its three features attend to one another."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.embed = nn.Linear(1, 4)
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.embed(inputs[..., None])).mean(1))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_attention_is_captured(dropout: float, uncompiled: list[Any]) -> None:
+    """In evaluation too, where it is another kernel."""
+    eager, captured = two_runs(partial(Attending, dropout))
+    assert_close(eager, captured, 1e-4)
+    assert torch.equal(eager.random, captured.random)
+    expected, found = (each.predict(tiny_data(16)[0], 8) for each in (eager, captured))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert len(uncompiled) == 2
+
+
 class Pair(nn.Module):
     def __init__(self) -> None:
         super().__init__()

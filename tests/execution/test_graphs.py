@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from loopwright.execution.graphs import with_numbers_apart
+from loopwright.execution.graphs import take_out_draws, with_numbers_apart
+from loopwright.execution.obstacles import NotCapturableError
 from loopwright.execution.torch_internals import record_operations
 
 aten = torch.ops.aten
@@ -56,3 +57,19 @@ def test_powers_of_other_numbers_are_left(dtype: torch.dtype) -> None:
     graph = with_numbers_apart(record_operations(function, [step]))
     assert "_to_copy" not in graph.code
     assert graph(step)[0].item() == 8
+
+
+def attention(dropout: float) -> Any:
+    """Return a graph of attention, the kind that training on a CPU without dropout runs."""
+    graph = torch.fx.Graph()
+    inputs = [graph.placeholder(name) for name in ("query", "key", "value")]
+    kernel = aten._scaled_dot_product_flash_attention_for_cpu.default
+    graph.output((graph.call_function(kernel, (*inputs, dropout)),))
+    return torch.fx.GraphModule({}, graph)
+
+
+def test_attention_that_drops_nothing_draws_nothing() -> None:
+    """Evaluation and prediction of transformers, and training with `dropout=0`."""
+    assert take_out_draws(attention(0.0)) == []
+    with pytest.raises(NotCapturableError, match="random draws that depend on values"):
+        take_out_draws(attention(0.1))

@@ -124,7 +124,7 @@ def take_out_draws(graph: Any) -> list[Draw]:
     draws: list[Draw] = []
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     for node in list(graph.graph.nodes):
-        if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        if not _is_drawn(node):
             continue
         draws.append(_draw_of(node))
         with graph.graph.inserting_after(last):
@@ -135,6 +135,15 @@ def take_out_draws(graph: Any) -> list[Draw]:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return draws
+
+
+def _is_drawn(node: Any) -> bool:
+    """Whether a node draws; attention does not where nothing of it is dropped."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    names = [each.name for each in node.target._schema.arguments]
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    return "dropout_p" not in names or given.get("dropout_p", 0.0) != 0.0
 
 
 def _draw_of(node: Any) -> Draw:

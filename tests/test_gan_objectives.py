@@ -10,6 +10,7 @@ for _package in ("pydantic", "sklearn", "yaml", "matplotlib"):
     pytest.importorskip(_package)
 
 from loopwright.errors import NotSupportedError  # noqa: E402
+from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.experiment import Experiment  # noqa: E402
 from loopwright.history import InMemoryRunHistory  # noqa: E402
 from loopwright.plots import new_axes, plot_gan_losses  # noqa: E402
@@ -118,6 +119,34 @@ def test_mistakes_are_told_before_the_run(
     with pytest.raises(ProblemsError, match=message):
         Experiment.from_dict(values).train()
     assert not Path("runs").exists()
+
+
+def test_a_schedule_holds_for_every_network() -> None:
+    values = declared("dcgan", epochs=1, max_steps=None)
+    steps = {"num_iters": "NUM_UPDATE_STEPS_PER_EPOCH"}
+    values["model"]["training"]["schedule"] = {
+        "type": "linear_decay", "lr_max": 1e-3, "lr_min": 1e-5, **steps,
+    }  # fmt: skip
+    values["dataset"]["samples"] = {"train": 128, "test": 64}
+    values["run"]["callbacks"] = ["training_plots"]
+    rates: dict[str, list[float]] = {"generator": [], "discriminator": []}
+
+    class Watching(TrainerCallback):
+        def on_train_step_start(self, trainer: Any, **kwargs: Any) -> None:
+            for name, seen in rates.items():
+                seen.append(trainer.optimizer[name].param_groups[0]["lr"])
+
+    results = Experiment.from_dict(values).train(callbacks=[Watching()])
+    assert rates["generator"] == rates["discriminator"] == sorted(rates["generator"], reverse=True)
+    assert len(set(rates["generator"])) == 2
+    assert (results["run_folder"] / "pictures" / "schedule-lr.svg").exists()
+
+
+def test_pictures_that_a_model_does_not_make_are_told() -> None:
+    values = declared("pix2pix")
+    values["run"]["callbacks"] = ["samples"]
+    with pytest.raises(ValueError, match="Pix2PixInferrer.*Pix2PixTrainer, has no 'generate'"):
+        Experiment.from_dict(values).train()
 
 
 def test_the_best_checkpoint_may_watch_one_network() -> None:

@@ -72,10 +72,12 @@ class DcganDiscriminator(nn.Sequential):
         channels, *size = image
         widths = [width * 2**level for level in range(_halvings(size))]
         height, breadth = (side // 2 ** len(widths) for side in size)
-        make_norm = choose_norm("none" if spectral_norm else norm)
+        norm = "none" if spectral_norm else norm
+        make_norm, has_bias = choose_norm(norm), norm == "none"  # a norm would take a bias away
         made: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for before, after in pairwise(widths):
-            made += [nn.Conv2d(before, after, 4, 2, 1), make_norm(after), nn.LeakyReLU(0.2)]
+            made += [nn.Conv2d(before, after, 4, 2, 1, bias=has_bias), make_norm(after)]
+            made += [nn.LeakyReLU(0.2)]
         super().__init__(*made, nn.Conv2d(widths[-1], 1, (height, breadth)), nn.Flatten(0))
         self.apply(draw_weights)
         if spectral_norm:

@@ -1,6 +1,7 @@
 """Networks that make an image of another image, and those that judge patches of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,13 @@ class UnetLevel(nn.Module):
         self, channels: int, width: int, inside: nn.Module | None, norm: Norm, dropout: float
     ) -> None:
         super().__init__()
-        make_norm = choose_norm(norm)
-        down = [nn.LeakyReLU(0.2), nn.Conv2d(channels, width, 4, 2, 1)]
+        make_norm, has_bias = choose_norm(norm), norm == "none"
+        down_has_bias = has_bias or inside is None
+        down = [nn.LeakyReLU(0.2), nn.Conv2d(channels, width, 4, 2, 1, bias=down_has_bias)]
         if inside is not None:
             down += [make_norm(width), inside]
-        up = [nn.ReLU(), nn.ConvTranspose2d(width * (1 + bool(inside)), channels, 4, 2, 1)]
+        joined = width * (1 + bool(inside))
+        up = [nn.ReLU(), nn.ConvTranspose2d(joined, channels, 4, 2, 1, bias=has_bias)]
         up += [make_norm(channels), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*down, *up)
 
@@ -72,8 +75,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, norm: Norm) -> None:
         super().__init__()
         make_norm = choose_norm(norm)
-        half = [nn.Conv2d(width, width, 3, 1, 1, padding_mode="reflect"), make_norm(width)]
-        other = [nn.Conv2d(width, width, 3, 1, 1, padding_mode="reflect"), make_norm(width)]
+        options: Any = {"padding_mode": "reflect", "bias": norm == "none"}
+        half = [nn.Conv2d(width, width, 3, 1, 1, **options), make_norm(width)]
+        other = [nn.Conv2d(width, width, 3, 1, 1, **options), make_norm(width)]
         self.layers = nn.Sequential(*half, nn.ReLU(), *other)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -97,14 +101,15 @@ class ResnetGenerator(nn.Sequential):
     def __init__(
         self, channels: int, made_channels: int, width: int, num_blocks: int, norm: Norm
     ) -> None:
-        make_norm = choose_norm(norm)
-        made: list[nn.Module] = [nn.Conv2d(channels, width, 7, 1, 3, padding_mode="reflect")]
-        made += [make_norm(width), nn.ReLU()]
+        make_norm, has_bias = choose_norm(norm), norm == "none"
+        first = nn.Conv2d(channels, width, 7, 1, 3, padding_mode="reflect", bias=has_bias)
+        made: list[nn.Module] = [first, make_norm(width), nn.ReLU()]
         for before in (width, 2 * width):
-            made += [nn.Conv2d(before, 2 * before, 3, 2, 1), make_norm(2 * before), nn.ReLU()]
+            made += [nn.Conv2d(before, 2 * before, 3, 2, 1, bias=has_bias)]
+            made += [make_norm(2 * before), nn.ReLU()]
         made += [ResidualBlock(4 * width, norm) for _ in range(num_blocks)]
         for after in (2 * width, width):
-            made += [nn.ConvTranspose2d(2 * after, after, 3, 2, 1, output_padding=1)]
+            made += [nn.ConvTranspose2d(2 * after, after, 3, 2, 1, 1, bias=has_bias)]
             made += [make_norm(after), nn.ReLU()]
         made += [nn.Conv2d(width, made_channels, 7, 1, 3, padding_mode="reflect"), nn.Sigmoid()]
         super().__init__(*made)
@@ -127,7 +132,8 @@ class PatchDiscriminator(nn.Sequential):
     def __init__(
         self, channels: int, width: int, num_layers: int, norm: Norm, spectral_norm: bool = False
     ) -> None:
-        make_norm = choose_norm("none" if spectral_norm else norm)
+        norm = "none" if spectral_norm else norm
+        make_norm, has_bias = choose_norm(norm), norm == "none"
         widths = [width * min(2**level, 8) for level in range(num_layers + 1)]
         kernel, stride, padding = (4, 2, 1) if num_layers else (1, 1, 0)
         made: list[nn.Module] = [nn.Conv2d(channels, width, kernel, stride, padding)]
@@ -137,7 +143,7 @@ class PatchDiscriminator(nn.Sequential):
             if index == num_layers:
                 stride = 1
             made += [nn.LeakyReLU(0.2)]
-            made += [nn.Conv2d(widths[index - 1], after, kernel, stride, padding)]
+            made += [nn.Conv2d(widths[index - 1], after, kernel, stride, padding, bias=has_bias)]
             made += [make_norm(after)]
         made += [nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], 1, kernel, 1, padding)]
         super().__init__(*made)

@@ -11,6 +11,7 @@ from loopwright.events import TrainerCallback
 from loopwright.extras import require_installed
 from loopwright.plots import new_axes, save_figure
 from loopwright.trainers.autoencoders import AutoencoderInferrer
+from loopwright.trainers.inferrer import Inferrer
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
@@ -54,7 +55,8 @@ class SamplesCallback(TrainerCallback):
     """Draws samples that a model makes of random codes after each epoch, always of the same codes.
 
     The model has `decode`, which takes codes [samples, code_size] and returns logits, and
-    `code_size`, as the autoencoders of `loopwright.models` have; or the trainer is a `GanTrainer`.
+    `code_size`, as the autoencoders of `loopwright.models` have; or the inferrer of a `GanTrainer`
+    has `generate`.
 
     Args:
         num_samples: How many.
@@ -72,7 +74,7 @@ class SamplesCallback(TrainerCallback):
         self.seed = seed
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
-        samples = _inferrer(trainer).generate(self.num_samples, seed=self.seed).cpu()
+        samples = _inferrer(trainer, "generate").generate(self.num_samples, seed=self.seed).cpu()
         _draw(trainer, "samples", [samples])
 
 
@@ -98,7 +100,7 @@ class ImageTranslationsCallback(TrainerCallback):
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
         data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
-        sources, inferrer = _first(data, self.num_samples), _inferrer(trainer)
+        sources, inferrer = _first(data, self.num_samples), _inferrer(trainer, "translate")
         made = inferrer.translate(sources)
         both_ways = hasattr(inferrer, "reconstruct")
         last = inferrer.translate(made, "b_to_a") if both_ways else _first(data, len(made), part=1)
@@ -120,7 +122,7 @@ class LatentSpaceCallback(TrainerCallback):
     def on_training_run_end(self, trainer: Trainer, **kwargs: Any) -> None:
         data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
         samples, labels = _first(data, 2000), _labels(data, 2000)
-        codes = _inferrer(trainer).encode(samples).cpu()
+        codes = _inferrer(trainer, "encode").encode(samples).cpu()
         shown = codes[:, codes.var(dim=0).argsort(descending=True)[:2].sort().values]
         ax = new_axes((4.8, 4.8))
         if labels is None:
@@ -131,8 +133,19 @@ class LatentSpaceCallback(TrainerCallback):
         save_figure(ax, pictures_of(trainer) / "latent-space.png")
 
 
-def _inferrer(trainer: Trainer) -> Any:
-    return getattr(trainer, "inferrer_class", AutoencoderInferrer).of(trainer.get_model())
+def _inferrer(trainer: Trainer, method: str) -> Any:
+    """Return what uses the model of a trainer, and has this method.
+
+    Raises:
+        ValueError: It has not.
+    """
+    kind: type[Inferrer] = getattr(trainer, "inferrer_class", AutoencoderInferrer)
+    if not hasattr(kind, method):
+        raise ValueError(
+            f"{kind.__name__}, which draws for a {type(trainer).__name__}, has no {method!r}. "
+            "Choose another callback for its pictures."
+        )
+    return kind.of(trainer.get_model())
 
 
 def _draw(trainer: Trainer, name: str, rows: list[torch.Tensor]) -> None:

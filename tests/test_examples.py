@@ -62,3 +62,44 @@ def test_fine_tuning(monkeypatch, capsys):
     accuracies = [float(line.split()[-1]) for line in printed.splitlines() if "accuracy " in line]
     assert len(accuracies) == 3
     assert accuracies[-1] > accuracies[-2]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_declared_example_is_a_valid_configuration(path):
+    pytest.importorskip("pydantic")
+    pytest.importorskip("sklearn", reason="one names an estimator")
+    from loopwright.experiment import Experiment
+
+    assert Experiment.from_yaml(path).name == path.stem
+
+
+def declared(monkeypatch, tmp_path, name, *overrides):
+    """Train an example, and return its figures."""
+    pytest.importorskip("pydantic")
+    pytest.importorskip("sklearn")
+    from loopwright.experiment import Experiment
+
+    monkeypatch.chdir(tmp_path)
+    return Experiment.from_yaml(EXAMPLES / name, overrides).train(verbose=False)["metrics"]
+
+
+def test_the_table_reaches_95_percent(monkeypatch, tmp_path):
+    assert declared(monkeypatch, tmp_path, "table.yaml")["test_accuracy"] > 0.95
+    baseline = declared(monkeypatch, tmp_path, "table.yaml", "model.model=logistic_regression")
+    assert baseline["test_accuracy"] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "accuracy"),
+    [
+        ("mnist.yaml", ["model.training.batch_size=32"], 0.8),
+        ("baseline.yaml", ["model.model.n_estimators=10"], 0.75),
+    ],
+)
+def test_declared_examples_on_a_slice_of_mnist(monkeypatch, tmp_path, name, overrides, accuracy):
+    if not (DATA / "mnist").is_dir():
+        pytest.skip(f"needs MNIST at {DATA / 'mnist'} (or below LOOPWRIGHT_DATA)")
+    slices = ["dataset.samples.train=1500", "dataset.samples.test=500"]
+    path = f"dataset.dataset.path={DATA / 'mnist'}"
+    metrics = declared(monkeypatch, tmp_path, name, path, *slices, *overrides)
+    assert metrics["test_accuracy"] > accuracy

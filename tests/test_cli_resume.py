@@ -237,7 +237,8 @@ def test_a_finished_run_says_so_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert short(monkeypatch, "--folder", "done") == 0
-    summary = capsys.readouterr().out.split("\n", 2)[2]  # after save_best_model and the weights
+    # after what says how a step is executed, save_best_model and the weights
+    summary = capsys.readouterr().out.split("\n", 3)[3]
     before = {path: path.read_bytes() for path in Path("done").rglob("*") if path.is_file()}
     assert short(monkeypatch, "--folder", "done", "--resume") == 0
     out = capsys.readouterr().out

@@ -457,3 +457,30 @@ def test_a_stopped_run_goes_on_to_the_same_results() -> None:
 def test_the_example_reaches_97_percent() -> None:
     results = Experiment.from_yaml(EXAMPLE).train()
     assert results["metrics"]["test_accuracy"] >= 0.97
+
+
+def test_registered_models_run_in_the_mode_auto_and_own_ones_eagerly() -> None:
+    watch = Watch()
+    experiment = Experiment.from_dict(iris())
+    experiment.train(callbacks=[watch])
+    assert experiment.to_dict()["run"]["step_mode"] == "auto"
+    report = watch.trainer.step_report
+    assert report is not None
+    assert (report.asked, report.choice) == ("auto", "eager")
+    assert "too few steps are left" in report.reason
+    assert Experiment.from_dict(iris(step_mode="compile")).spec.run.step_mode == "compile"
+    own = iris()
+    own["model"]["model"] = f"{__name__}:OwnModel"
+    assert Experiment.from_dict(own).spec.run.step_mode == "eager"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_run_goes_on_in_the_mode_that_it_began_in() -> None:
+    """As one does that began when eager was the default."""
+    whole = Experiment.from_dict(iris(folder="whole", step_mode="eager")).train()
+    with pytest.raises(RunInterrupted):
+        Experiment.from_dict(iris(folder="cut", step_mode="eager")).train(callbacks=[StopAfter()])
+    resumed = Experiment.from_dict(iris(folder="cut"))
+    results = resumed.train(resume=True)
+    assert resumed.spec.run.step_mode == "eager"
+    assert results["fingerprint"] == whole["fingerprint"]

@@ -633,7 +633,7 @@ class Experiment:
         if not (earlier.has_checkpoint or earlier.is_complete):
             return earlier, False  # the trainer says that it starts anew
         then = earlier.config()
-        self.spec = _take_drawn(self.spec, then, self._source.values)
+        self.spec = _take_filled_in(self.spec, then, self._source.values)
         changes = differences(then, self.to_dict())
         refuse_changes(earlier, changes, allow_changes=allow_changes)
         return earlier, bool(changes)
@@ -806,27 +806,28 @@ def _cpu_threads(count: int | None) -> Iterator[None]:
 
 
 def _settle(spec: ExperimentSpec) -> ExperimentSpec:
-    """Fill in what is drawn anew for each experiment: the seed and the run's id."""
+    """Fill in what is drawn anew for each experiment, the seed and the run's id, and the mode."""
     seed = spec.run.seed if spec.run.seed is not None else secrets.randbits(32)
+    mode = spec.run.step_mode or ("eager" if ":" in spec.model.model.type else "auto")
     run_id = spec.tracking.run_id or uuid.uuid4().hex
     return spec.model_copy(
         update={
-            "run": spec.run.model_copy(update={"seed": seed}),
+            "run": spec.run.model_copy(update={"seed": seed, "step_mode": mode}),
             "tracking": spec.tracking.model_copy(update={"run_id": run_id}),
         }
     )
 
 
-def _take_drawn(
+def _take_filled_in(
     spec: ExperimentSpec, then: Mapping[str, Any], declared: Mapping[str, Any]
 ) -> ExperimentSpec:
-    """Return the spec with seed and id of an earlier run, where they are not declared now."""
-    updates = {}
-    for part, name in (("run", "seed"), ("tracking", "run_id")):
-        drawn = find_value(then, (part, name))
-        if drawn is not None and find_value(declared, (part, name)) is None:
-            updates[part] = getattr(spec, part).model_copy(update={name: drawn})
-    return spec.model_copy(update=updates)
+    """Return the spec with seed, mode and id of an earlier run, where they are not declared now."""
+    for part, name in (("run", "seed"), ("run", "step_mode"), ("tracking", "run_id")):
+        filled = find_value(then, (part, name))
+        if filled is not None and find_value(declared, (part, name)) is None:
+            changed = getattr(spec, part).model_copy(update={name: filled})
+            spec = spec.model_copy(update={part: changed})
+    return spec
 
 
 def _seed_of(spec: ExperimentSpec) -> int:

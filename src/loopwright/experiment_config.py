@@ -168,8 +168,9 @@ class RunSpec(Spec):
     threads: int | None = Field(default=None, ge=1)
     """Threads that torch uses on the CPU during the run; as set before where it is left out."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    step_mode: Literal["eager", "compile", "capture", "auto"] = "eager"
-    """How a step is executed."""
+    step_mode: Literal["eager", "compile", "capture", "auto"] | None = None
+    """How a step is executed; left out, it is auto for a registered model, and eager for one that
+    is named by a path."""
     on_out_of_memory: Literal["stop", "split"] = "stop"
     """Whether to go on with micro-batches in parts."""
     checkpoint: CheckpointSpec | None = None

@@ -90,6 +90,13 @@ def test_the_nearest_name_ignores_case() -> None:
     assert nearest_name("zzz", ("adam", "sgd")) is None
 
 
+@pytest.mark.parametrize(
+    ("wrong", "meant"), [("adma", "adam"), ("rl", "lr"), ("se2qseq", "seq2seq")]
+)
+def test_swapped_letters_are_found(wrong: str, meant: str) -> None:
+    assert nearest_name(wrong, ("adamax", "adam", "lr", "seq2seq")) == meant
+
+
 def test_installed_packages_add_parts_by_entry_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,12 +119,12 @@ def shape_problems(parts: Parts, spec: ExperimentSpec) -> list[Problem]:
     has_loss = parts.loss is not None or parts.make_trainer is not Trainer
     if features is None or labels is None or not (has_model and has_loss):
         return []
-    return _batch_problems(parts, (features, encode(labels)))
+    return _batch_problems(parts, spec, (features, encode(labels)))
 
 
 def fit_problems(parts: Parts, spec: ExperimentSpec, data: tuple[Tensor, Tensor]) -> list[Problem]:
     """Send one small batch through model and loss, and make the schedules once on trial."""
-    problems = _batch_problems(parts, (data[0][:2], data[1][:2]))
+    problems = _batch_problems(parts, spec, (data[0][:2], data[1][:2]))
     for key, field in SCHEDULED.items():
         if error := _try_schedule(spec.model.training, key, field, len(data[0])):
             problems.append(Problem(path=("model", "training", key), message=error))
@@ -145,13 +145,19 @@ def _zeros(info: Array) -> Tensor | None:
     return torch.zeros((2, *(size or 0 for size in info.shape)), dtype=dtype)
 
 
-def _batch_problems(parts: Parts, batch: tuple[Tensor, Tensor]) -> list[Problem]:
+def _batch_problems(
+    parts: Parts, spec: ExperimentSpec, batch: tuple[Tensor, Tensor]
+) -> list[Problem]:
     """Return why two samples do not go through, if so; the model stays as it is."""
     if isinstance(parts.model, EstimatorModel):
         return []  # it takes nothing before it is fitted
     modes = [(module, module.training) for module in parts.model.modules()]
     try:
         trial = parts.make_trainer(parts.model, parts.loss, parts.optimizer, (), device="cpu")
+    except (ValueError, TypeError) as error:
+        path = ("model", "training", "objective") if spec.model.training.objective else ("model",)
+        return [Problem(path=path, message=first_line(error))]
+    try:
         parts.model.eval()
         with torch.no_grad(), preserved_random_states():
             trial.calculate_eval_batch_loss(batch)
@@ -190,4 +196,8 @@ def _try_schedule(training: TrainingSpec, key: str, field: str, num_samples: int
         replace_trainer_placeholder_values(run, create)(optimizer)
     except (ValueError, TypeError, KeyError) as error:
         return first_line(error)
-    return None
+    rate = float(optimizer.param_groups[0]["lr"])
+    if rate >= 0:
+        return None
+    given = ", ".join(f"{name}={value}" for name, value in schedule.arguments.items())
+    return f"the learning rate begins at {rate:g} ({given}), expected 0 or more"

@@ -257,7 +257,7 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Pro
     """Give one problem for each place; of a union, what each of its types expects."""
     by_path: dict[tuple[str | int, ...], list[Problem]] = {}
     for one in error.errors(include_url=False):
-        path = _path_in(values, one["loc"])
+        path = _path_in(values, one["loc"], is_missing=one["type"] == "missing")
         problem = describe_error({**one, "loc": path}, _known_keys(path))
         by_path.setdefault(path, []).append(problem)
     for problems in by_path.values():
@@ -268,11 +268,15 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Pro
         yield replace(problems[0], message=joined)
 
 
-def _path_in(values: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _path_in(values: Any, loc: tuple[str | int, ...], *, is_missing: bool) -> tuple[str | int, ...]:
     """Return the part of a pydantic location that leads through the values, without type names."""
     path: list[str | int] = []
-    for part in loc:
+    for depth, part in enumerate(loc, start=1):
         if not isinstance(values, Mapping | list | tuple):
+            break
+        if isinstance(values, Mapping) and part not in values:
+            return (*path, part) if is_missing and depth == len(loc) else tuple(path)
+        if not isinstance(values, Mapping) and not isinstance(part, int):
             break
         path.append(part)
         values = find_value(values, (part,))

@@ -157,5 +157,6 @@ class Registry(Generic[Part]):
 def nearest_name(name: str, names: "list[str] | tuple[str, ...]") -> str | None:
     """Return the name that was probably meant; None where nothing comes close."""
     lower = {candidate.lower(): candidate for candidate in names}
-    matches = get_close_matches(name.lower(), lower, n=1)
+    swapped = [each for each in lower if sorted(each) == sorted(name.lower())]
+    matches = swapped or get_close_matches(name.lower(), lower, n=1)
     return lower[matches[0]] if matches else None

@@ -139,6 +139,11 @@ def test_early_stopping(values: list[float], options: dict[str, Any], epochs: in
     assert trainer.progress.epochs_done == epochs
 
 
+def test_a_negative_patience_is_refused() -> None:
+    with pytest.raises(ValueError, match="early_stopping_patience is -1, expected 0 or more"):
+        EarlyStoppingCallback(early_stopping_patience=-1)
+
+
 def test_early_stopping_starts_anew() -> None:
     trainer = scripted([1.0, 1.0, 1.0], EarlyStoppingCallback(watch_metric="score"))
     for _ in range(2):

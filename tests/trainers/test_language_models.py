@@ -196,6 +196,12 @@ def test_texts_that_cannot_be_written_are_told_before_training(
     assert trainer.progress.step == 0
 
 
+@pytest.mark.parametrize("options", [{"count": 0}, {"temperature": -1.0}])
+def test_continuations_have_a_length_and_a_temperature(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected [01] or more"):
+        ContinuationsCallback(**options)
+
+
 @pytest.mark.slow
 def test_shakespeare_as_by_a_plain_loop() -> None:
     """On real text the validation loss is that of a plain loop over the same order of samples."""

@@ -21,6 +21,9 @@ class EarlyStoppingCallback(TrainerCallback):
         watch_metric: The metric of the run history that is compared after each epoch.
         greater_is_better: Whether larger values are better.
         reset_on_train: Whether a new run forgets the best value and the count of the one before.
+
+    Raises:
+        ValueError: The patience is negative.
     """
 
     def __init__(
@@ -31,6 +34,10 @@ class EarlyStoppingCallback(TrainerCallback):
         greater_is_better: bool = False,
         reset_on_train: bool = True,
     ) -> None:
+        if early_stopping_patience < 0:
+            raise ValueError(
+                f"early_stopping_patience is {early_stopping_patience}, expected 0 or more epochs"
+            )
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold
         self.watch_metric = watch_metric

@@ -115,6 +115,9 @@ class ContinuationsCallback(TrainerCallback):
         top_k: How many of the likeliest tokens are drawn from; all where it is None.
         seed: Decides the draws.
         characters: What the tokens stand for; a declared run knows.
+
+    Raises:
+        ValueError: `count` is less than 1, or `temperature` less than 0.
     """
 
     def __init__(
@@ -126,6 +129,10 @@ class ContinuationsCallback(TrainerCallback):
         seed: int = 0,
         characters: Sequence[str] = (),
     ) -> None:
+        if count < 1:
+            raise ValueError(f"count is {count}, expected 1 or more")
+        if temperature < 0:
+            raise ValueError(f"temperature is {temperature}, expected 0 or more")
         self.prompt = prompt
         self.options = {"temperature": temperature, "top_k": top_k, "seed": seed}
         self.count = count

@@ -772,7 +772,7 @@ class Trainer:
         if is_intermediate and self._guard is not None:
             self._guard.settle(self)
         call_event = self.callback_handler.call_event
-        with self._phase("eval"), explaining_out_of_memory(self):
+        with self._phase("eval", valid_dl), explaining_out_of_memory(self):
             self.eval_epoch_start()
             call_event("on_eval_epoch_start", self, is_intermediate=is_intermediate)
             with torch.no_grad():
@@ -790,12 +790,13 @@ class Trainer:
             call_event("on_eval_epoch_end", self, is_intermediate=is_intermediate)
 
     @contextmanager
-    def _phase(self, phase: Literal["eval", "predict"]) -> Iterator[None]:
+    def _phase(self, phase: Literal["eval", "predict"], loader: Any = None) -> Iterator[None]:
         """Leave modes of modules, random states and the loss tracker as they were."""
         is_module = isinstance(self.model, torch.nn.Module)
         modes = [(m, m.training) for m in self.model.modules()] if is_module else []
         phase_before, self.progress.phase = self.progress.phase, phase
-        self._stepping.begin_phase()
+        times = 1 if phase_before == "idle" else self.progress.epochs or 1
+        self._stepping.begin_phase((length_of(loader) or 0) * times)
         tracker, self._loss_tracker = self._loss_tracker, LossTracker()
         named, self._named_losses = self._named_losses, {}
         try:
@@ -837,7 +838,7 @@ class Trainer:
             return self._streamed(loader)
         collected = Collected(loader.num_samples if isinstance(loader, TensorLoader) else None)
         # Freed buffers are not kept: giving them back would cost each call more than it gains.
-        with self._phase("predict"), closing(loader), torch.no_grad():
+        with self._phase("predict", loader), closing(loader), torch.no_grad():
             self.model.eval()
             for batch in self._feed.batches(self, loader):
                 collected.add(self._predict_batch(batch))
@@ -847,7 +848,7 @@ class Trainer:
         with closing(loader):
             for batch in self._feed.batches(self, loader):
                 # What happens between batches is the caller's.
-                with self._phase("predict"), torch.no_grad():
+                with self._phase("predict", loader), torch.no_grad():
                     self.model.eval()
                     output = self._predict_batch(batch)
                 yield output

@@ -1,6 +1,7 @@
 """A captured run does what an eager one does: weights, random draws, callbacks, history."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -428,6 +429,27 @@ def test_evaluation_and_prediction_are_captured(
     assert captured.run_history.get_metric_values("eval_loss_epoch") == pytest.approx(
         eager.run_history.get_metric_values("eval_loss_epoch")
     )
+
+
+def test_evaluation_that_is_short_is_not_compiled(
+    uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` weighs batches of all evaluations, of 1 ms each with 2/9 ms to gain, against 4 s."""
+
+    def measured(trainer: Any, batch: Any, base: type) -> Any:
+        report, built = _always(trainer, batch, base)
+        return dataclasses.replace(report, seconds=1e-3, gain=3.0), built
+
+    monkeypatch.setattr("loopwright.execution.stepping.choose", measured)
+    trainer = tiny_trainer(model=normed_model(), step_mode="auto", device="cpu")
+    trainer.train(tiny_data(40), 2, tiny_data(24), per_device_batch_size=8)
+    trainer.predict(tiny_data(24)[0], 8)
+    assert len(uncompiled) == 1
+    monkeypatch.setattr("loopwright.execution.stepping.SECONDS_TO_LOAD", 5.5 * 2e-3 / 9)
+    trainer.predict(tiny_data(24)[0], 8)
+    assert len(uncompiled) == 1, "three batches"
+    trainer.train(tiny_data(40), 2, tiny_data(24), per_device_batch_size=8)
+    assert len(uncompiled) == 3, "the step of another run, and two times three batches"
 
 
 def _always(trainer: Any, batch: Any, base: type) -> Any:

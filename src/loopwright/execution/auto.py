@@ -91,6 +91,7 @@ def _weigh(trainer: Trainer, batch: Any, left: int) -> tuple[StepReport, Built |
         choice="capture",
         reason=f"a step takes {1e6 * program:,.0f} µs instead of {1e6 * eager:,.0f}",
         gain=eager / program,
+        seconds=eager,
         reference=built.reference,
         batch=repr(signature_of(batch)),
     )

@@ -26,8 +26,12 @@ class EagerStepping:
     def begin_epoch(self) -> None:
         """Look again, before the next step, at what programs were made for."""
 
-    def begin_phase(self) -> None:
-        """Look again, before the next batch without gradients, at what programs were made for."""
+    def begin_phase(self, num_batches: int) -> None:
+        """Look again, before the next batch without gradients, at what programs were made for.
+
+        Args:
+            num_batches: How many there are in all phases like this one of a run; 0 if not known.
+        """
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -21,6 +21,8 @@ class StepReport:
     """Half a sentence."""
     gain: float | None = None
     """How many times faster a step is than in eager mode, as measured before step 1."""
+    seconds: float | None = None
+    """What a step takes in eager mode, measured likewise."""
     reference: str | None = None
     """What errors were measured against: "float64", or "float32" where the step has no float64."""
     batch: str | None = None

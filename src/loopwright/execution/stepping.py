@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from loopwright.errors import CheckpointError, NotSupportedError
-from loopwright.execution.auto import choose
+from loopwright.execution.auto import SECONDS_TO_LOAD, choose
 from loopwright.execution.building import Built, build, build_forward, rehearse
 from loopwright.execution.eager import EagerStepping
 from loopwright.execution.obstacles import NotCapturableError, check_capturable
@@ -47,6 +47,7 @@ class Stepping(EagerStepping):
         self._is_settled = False
         self._forwards: dict[Any, tuple[Any, Callable[[Any], Any] | None]] = {}
         self._forward_structure: Any = None
+        self._num_batches = 0
         if mode == "compile":
             self._adopt(StepReport(asked=mode, choice=mode, reason="it was asked for"))
 
@@ -65,13 +66,14 @@ class Stepping(EagerStepping):
     def predict(self, batch: Any) -> Any:
         return self._forward("calculate_prediction", batch)
 
-    def begin_phase(self) -> None:
+    def begin_phase(self, num_batches: int) -> None:
         self._forward_structure = None
+        self._num_batches = num_batches
 
     def _forward(self, name: str, batch: Any) -> Any:
         trainer = self._trainer
         function: Callable[[Any], Any] = getattr(trainer, name)
-        if self._mode == "capture" or (self._mode == "auto" and self._captures):
+        if self._mode == "capture" or (self._mode == "auto" and self._pays_without_gradients):
             program = self._forward_program(name, function, batch)
             if program is not None:
                 return program(batch)
@@ -79,8 +81,19 @@ class Stepping(EagerStepping):
             return function(batch)
 
     @property
-    def _captures(self) -> bool:
-        return self.report is not None and self.report.choice == "capture"
+    def _pays_without_gradients(self) -> bool:
+        """Whether evaluation or prediction gain more than compiling costs.
+
+        That rests on what was measured before step 1 and is in every checkpoint, so that a resumed
+        run decides alike. Of a step, forward is taken to be a third.
+        """
+        report = self.report
+        if report is None or report.choice != "capture":
+            return False
+        if report.seconds is None or report.gain is None:
+            return True
+        gained = report.seconds / 3 * (1 - 1 / report.gain)
+        return self._num_batches * gained > SECONDS_TO_LOAD
 
     def _forward_program(
         self, name: str, function: Callable[[Any], Any], batch: Any

@@ -419,7 +419,7 @@ class Engine(Trainer):
             return loop.on_run_end()
 
     @contextmanager
-    def _phase(self, phase: Literal["eval", "predict"]) -> Iterator[None]:
+    def _phase(self, phase: Literal["eval", "predict"], loader: Any = None) -> Iterator[None]:
         """Leave the loss tracker as it was; what an evaluation draws stays drawn, as there."""
         before, self.progress.phase = self.progress.phase, phase
         tracker, self._loss_tracker = self._loss_tracker, LossTracker()

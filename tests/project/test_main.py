@@ -308,7 +308,7 @@ def test_D_51_a_test_class_sets_up_in_order() -> None:
 
 
 def test_D_03_another_engine_may_train(tmp_path: Path) -> None:
-    """Train and Test ask an engine for `fit`, `test`, and its metrics, and nothing of ours."""
+    """Train and Test ask an engine for what it kept, and measure the model themselves."""
 
     class Plain:
         """Fits by plain PyTorch."""
@@ -320,20 +320,30 @@ def test_D_03_another_engine_may_train(tmp_path: Path) -> None:
             for inputs, targets in holder.train_dataloader():
                 torch.nn.functional.cross_entropy(model(inputs), targets).backward()
                 optimizer.step()
-            self.metrics = model.make_metrics()
+
+        def test(self, model: Any, holder: Any) -> None:
+            pass
 
     class PlainTrain(project.Train):
         def execute(self) -> None:
             self.trainer = Plain()
             self.trainer.fit(self.model, self.data_module)
 
+    class PlainTest(TinyTest):
+        def trainer_setup(self) -> None:
+            self.trainer = Plain()
+
     class Other(Main):
-        train_class = PlainTrain
+        train_class, test_class = PlainTrain, PlainTest
 
     settings = config(model_config={"save_last_model": True})
     main = Other(cfg=settings, force_save_path=tmp_path)
     assert main.execute_trainer() == tmp_path / "v1" / "model.pt"
-    assert main.execute_test()["accuracy"] > 0.4
+    results = main.execute_test()
+    assert results["accuracy"] > 0.4
+    main.test_class = TinyTest
+    assert main.execute_test() == results
+    assert json.loads((tmp_path / "v1" / "val_report.json").read_text())["samples"] == 18
 
 
 class Stop(TrainerCallback):

@@ -77,7 +77,12 @@ def test_D_41_keys_of_ones_own_are_kept() -> None:
 )
 def test_D_42_what_is_unknown_or_does_not_add_up_is_refused(given: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        complete_config(given)
+        complete_config(given, project.TRAINER_CONFIG)
+
+
+def test_D_42_keys_of_another_engine_are_left_to_it() -> None:
+    given = {"trainer_config": {"precision": "16-mixed"}}
+    assert complete_config(given)["trainer_config"] == given["trainer_config"]
 
 
 def test_D_43_and_D_60_metrics_replace_the_defaults() -> None:

@@ -79,7 +79,7 @@ class Main:
         dataset_path: str | Path | None = None,
         force_save_path: str | Path | None = None,
     ) -> None:
-        self.config = config = complete_config(cfg)
+        self.config = config = complete_config(cfg, self.train_class.trainer_keys)
         self.model_config, self.trainer_config = config["model_config"], config["trainer_config"]
         self.dataset_config, self.metrics_config = config["dataset_config"], config["metrics"]
         self.training_path, self.validation_path = training_path, validation_path
@@ -151,6 +151,7 @@ class Main:
                 model=model.get_model(),
                 data_module=data.get_data_module(),
                 save_path=self.save_path,
+                metrics_config=self.metrics_config,
             )
             train.resume = "latest" if unfinished is not None else None
             train.execute()
@@ -173,8 +174,8 @@ class Main:
             SealedTestSetError: the model was trained on samples of the sealed test set.
         """
         model_path = self._newest_model() if model_path is None else Path(model_path)
-        of_run = is_run_folder(model_path.parent)
-        self.save_path = model_path.parent if of_run else self._new_run()
+        run = next((path for path in model_path.parents if is_run_folder(path)), None)
+        self.save_path = run or self._new_run()
         record = _read_record(self.save_path)
         if self._divides and Path(record.get("test") or "").is_file():
             self.test_dataset_path = Path(record["test"])
@@ -190,13 +191,13 @@ class Main:
             save_path=self.save_path,
         )
         results = test.execute_test()
-        self.results = test.trainer.metrics
+        self.results = test.metrics
         more: dict[str, Any] = {}
         if seal is not None:
             name = f"{self.save_path.name}/{model_path.name}"
             more["sealed_test_set"] = line = seal.count(name, results)
             print(line)
-        test.trainer.metrics.write_report(self.save_path, "test", **more)
+        test.metrics.write_report(self.save_path, "test", **more)
         return results
 
     def execute_eval(self) -> dict[str, Any] | None:

@@ -74,18 +74,25 @@ _PARTS = {
 }
 
 
-def complete_config(config: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def complete_config(
+    config: Mapping[str, Mapping[str, Any]], trainer_keys: Collection[str] | None = None
+) -> dict[str, dict[str, Any]]:
     """Return the four dicts of a configuration with defaults for what is left out.
 
     `model_config` and `dataset_config` keep keys of the project's own (D-41). `trainer_config`
     is passed on as it is (D-42), and `metrics` replaces the defaults.
+
+    Args:
+        config: the dicts by name.
+        trainer_keys: what `trainer_config` may hold; None leaves that to the engine.
 
     Raises:
         ConfigurationError: a name is unknown, or the three ratios do not add up to 1.
     """
     check_names(config, _PARTS, "config")
     given = {name: dict(config.get(name) or {}) for name in _PARTS}
-    check_names(given["trainer_config"], TRAINER_CONFIG, "trainer_config")
+    if trainer_keys is not None:
+        check_names(given["trainer_config"], trainer_keys, "trainer_config")
     check_names(given["metrics"], METRICS, "metrics")
     check_ratios(DATASET_CONFIG | given["dataset_config"])
     return {

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from loopwright.project.data import _missing
-from loopwright.project.trainer import Trainer
+from loopwright.project.metrics import MetricSet
+from loopwright.project.trainer import Trainer, metrics_of
 
 
 class Test:
@@ -44,6 +45,8 @@ class Test:
         self.data_module: Any = None
         self.trainer: Any = None
         self.test_results: dict[str, Any] | None = None
+        self.metrics: MetricSet
+        """Targets and predictions of the test."""
         self.load_model()
         self.create_data_module()
         self.trainer_setup()
@@ -63,8 +66,10 @@ class Test:
 
     def execute_test(self) -> dict[str, Any]:
         """Return the results on the test set: the metrics that are switched on."""
-        found = self.trainer.test(self.model, self.data_module)
-        self.test_results = {
-            name: found[f"test_{name}"] for name, is_on in self.metrics_config.items() if is_on
-        }
+        self.trainer.test(self.model, self.data_module)
+        loader = self.data_module.test_dataloader
+        self.metrics = metrics_of(
+            self.trainer, self.model, loader, self.metrics_config, self.model_config
+        )
+        self.test_results = self.metrics.compute()
         return self.test_results

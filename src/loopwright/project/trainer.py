@@ -1,7 +1,7 @@
 """The trainer of a project: made of `trainer_config`, it runs the loop on a module and its data."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -214,6 +214,36 @@ class _Loop(loop.Trainer):
         return output
 
     calculate_eval_batch_loss = calculate_train_batch_loss
+
+
+def metrics_of(
+    trainer: Any,
+    model: Any,
+    loader: Callable[[], Any],
+    metrics_config: Mapping[str, bool],
+    model_config: Mapping[str, Any],
+) -> MetricSet:
+    """Return what a trainer measured last; for another engine than ours measure it now.
+
+    Args:
+        trainer: a `Trainer`, or another engine's.
+        model: called with inputs; its `predictions(outputs)` says what they mean.
+        loader: makes the loader of (inputs, targets) to measure on.
+        metrics_config: which metrics are computed, by name.
+        model_config: see `MODEL_CONFIG`.
+    """
+    if isinstance(trainer, Trainer) and trainer.metrics is not None:
+        return trainer.metrics
+    metrics = MetricSet(metrics_config, model_config)
+    device = next(model.parameters()).device
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    with torch.no_grad():
+        for inputs, targets in loader():
+            metrics.update(targets, model.predictions(model(inputs.to(device))))
+    for module, training in modes:
+        module.training = training
+    return metrics
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,13 +1,15 @@
 """Training in a project: the class that makes a trainer, fits it, and saves what comes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from loopwright.errors import ConfigurationError
 from loopwright.exports import load_export, save_export
 from loopwright.project.data import _missing
 from loopwright.project.exporting import export_onnx, export_pt2
+from loopwright.project.settings import METRICS_CONFIG, TRAINER_CONFIG
+from loopwright.project.trainer import metrics_of
 from loopwright.training_state import check_fits
 
 
@@ -24,10 +26,14 @@ class Train:
         model: the module to train.
         data_module: holds both sets.
         save_path: the folder of the run.
+        metrics_config: which metrics the report of the validation set holds.
 
     Raises:
         ConfigurationError: there is no training or no validation set.
     """
+
+    trainer_keys: ClassVar[Collection[str] | None] = TRAINER_CONFIG.keys()
+    """What `trainer_config` may hold; None leaves that to the engine."""
 
     def __init__(
         self,
@@ -38,6 +44,7 @@ class Train:
         model: Any,
         data_module: Any,
         save_path: str | Path,
+        metrics_config: Mapping[str, bool] | None = None,
     ) -> None:
         for name, dataset in (("training", train_dataset), ("validation", validation_dataset)):
             if dataset is None:
@@ -52,6 +59,7 @@ class Train:
         self.model = model
         self.data_module = data_module
         self.save_path = Path(save_path)
+        self.metrics_config = METRICS_CONFIG if metrics_config is None else metrics_config
         self.resume: str | None = None
         """What `fit` goes on from: "latest", or None for a new run."""
         self.trainer: Any = None
@@ -74,15 +82,19 @@ class Train:
         """
         saved: dict[str, str] = {}
         checkpoint = self.trainer.checkpoint_callback
-        if checkpoint is not None and checkpoint.best_model_path is not None:
+        if checkpoint is not None and checkpoint.best_model_path:
             saved["best"] = str(checkpoint.best_model_path)
-        if checkpoint is not None and checkpoint.last_model_path is not None:
+        if checkpoint is not None and checkpoint.last_model_path:
             saved["last"] = str(checkpoint.last_model_path)
         if self.model_config["save_last_model"]:
             path = self.save_path / f"{self.model_config['model_name']}.pt"
             save_export({"model_state_dict": self.model.state_dict()}, path)
             saved["last"] = str(path)
-        self.trainer.metrics.write_report(self.save_path, "val")
+        loader = self.data_module.val_dataloader
+        metrics = metrics_of(
+            self.trainer, self.model, loader, self.metrics_config, self.model_config
+        )
+        metrics.write_report(self.save_path, "val")
         best = saved.get("best", saved.get("last"))
         if best is not None:
             saved.update(self._export(best))
@@ -106,7 +118,7 @@ class Train:
 
 
 def load_weights(model: Any, path: str | Path) -> None:
-    """Load the weights of a `.pt` file of `ModelCheckpoint` or `Train`, executing nothing.
+    """Load the weights of a `.pt` file, or of a `.ckpt` of Lightning, executing nothing.
 
     Raises:
         ConfigurationError: there is no such file.
@@ -114,8 +126,9 @@ def load_weights(model: Any, path: str | Path) -> None:
     """
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no model {path}. Check model_path.")
-    weights = load_export(path).get("model_state_dict")
-    check_fits(model, weights, f"model_state_dict of {path}")
+    content = load_export(path)
+    weights = content.get("model_state_dict", content.get("state_dict"))
+    check_fits(model, weights, f"weights of {path}")
     assert weights is not None
     model.load_state_dict(weights)
 

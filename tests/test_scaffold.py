@@ -185,13 +185,14 @@ def test_D_04_what_is_required_is_what_the_extras_of_loopwright_are_called() -> 
     """A project asks for extras by name; a wrong one would only be a warning of pip."""
     import tomllib
 
-    from loopwright.scaffold import REQUIREMENT
+    from loopwright.scaffold import REQUIREMENT, REQUIREMENTS
 
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     known = tomllib.loads(text)["project"]["optional-dependencies"]
-    asked = re.fullmatch(r"loopwright\[([\w,]+)\]", REQUIREMENT)
-    assert asked is not None
-    assert set(asked[1].split(",")) <= set(known)
+    for requirement in (REQUIREMENT, *REQUIREMENTS.values()):
+        asked = re.fullmatch(r"loopwright\[([\w,]+)\]", requirement)
+        assert asked is not None
+        assert set(asked[1].split(",")) <= set(known)
 
 
 def test_D_76_each_module_says_what_it_stands_for_in_lightning() -> None:

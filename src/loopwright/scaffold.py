@@ -17,10 +17,34 @@ SUMMARIES = {
     "regression": "Predicts how a disease goes on.",
     "text": "Tells texts apart by their topic.",
     "gan": "Generates handwritten digits, with a generator and a discriminator.",
+    "lightning": "Tells handwritten digits apart, with a LightningModule.",
 }
 """The templates, and what each makes."""
 
 REQUIREMENT = "loopwright[cli,onnx,plots,sklearn,tables]"
+"""What a project needs."""
+REQUIREMENTS = {"lightning": "loopwright[cli,lightning,onnx,plots,sklearn,tables]"}
+"""What those of some templates need instead."""
+IGNORED = {
+    "lightning": """
+    # Lightning 2.6 asks what a node of a tree is in a way that newer versions of torch warn of.
+    "ignore:.*LeafSpec:FutureWarning",
+    # Its advice on speed, which small data does not need.
+    "ignore:The '.*_dataloader' does not have many workers:UserWarning",
+    "ignore:The number of training batches:UserWarning","""
+}
+"""Warnings that others cause in the tests of a template."""
+TYPES = {
+    "lightning": """# To read all of Lightning takes a minute; what is not read is of no known type.
+disallow_subclassing_any = false
+
+[[tool.mypy.overrides]]
+module = ["lightning.*"]
+follow_imports = "skip"
+"""
+}
+"""Settings of mypy for what a template is built on."""
+
 _SUFFIX = ".txt"  # keeps tools that check Python files from reading templates
 
 
@@ -92,7 +116,9 @@ def _write(folder: Path, template: str, *, below: str) -> Written:
         "project": name,
         "distribution": re.sub(r"[-_.\s]+", "-", name).lower(),
         "summary": SUMMARIES[template],
-        "requirement": REQUIREMENT,
+        "requirement": REQUIREMENTS.get(template, REQUIREMENT),
+        "types": TYPES.get(template, ""),
+        "ignored": IGNORED.get(template, ""),
     }
     written = Written(folder)
     for path, text in _template(template).items():
@@ -120,9 +146,10 @@ def fill(text: str, values: dict[str, str]) -> str:
 
 
 def _template(name: str) -> dict[str, str]:
-    """Return the texts of a template by their paths; its own take the place of common ones."""
+    """Return the texts of a template by their paths; its own take the place of those below."""
     root = files("loopwright") / "templates"
-    found = {**dict(_texts(root / "common")), **dict(_texts(root / name))}
+    below = ("common", "classification") if name == "lightning" else ("common",)
+    found = {path: text for layer in (*below, name) for path, text in _texts(root / layer)}
     return dict(sorted(found.items()))
 
 

@@ -136,6 +136,18 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     assert 0 <= made_again <= 22
 
 
+def test_a_finished_run_is_brought_back_and_not_trained(tmp_path: Path) -> None:
+    first = run(tmp_path / "run", None)
+    again = run(tmp_path / "run", None)
+    assert same(again[0], first[0])
+    assert again[1:] == first[1:]
+
+
+def test_two_places_to_go_on_from_are_refused() -> None:
+    with pytest.raises(ValueError, match="give one of them"):
+        trainer_of("loopwright").fit(Plain(), loader(), ckpt_path="a.ckpt", resume="latest")
+
+
 def test_manual_optimization_goes_on_exactly(tmp_path: Path) -> None:
     data = loader()
     expected = fitted("loopwright", Adversaries, lambda: (data,))

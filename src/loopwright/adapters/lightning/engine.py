@@ -98,6 +98,8 @@ class Engine(Trainer):
             reset_run_history=False,
             resume=owner.resume,
         )
+        if self._keeper.resumed is not None:  # the run was finished, and has not begun again
+            self._keeper.finish_resuming(self)
 
     def create_train_dataloader(
         self, batch_size: int, train_dl_kwargs: dict[str, Any] | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from loopwright.adapters.lightning.results import Results
 from loopwright.adapters.lightning.upstream import (
     CombinedLoader,
     EpochLoopBase,
@@ -49,6 +50,7 @@ class FitLoop(FitLoopBase):
         self.batches: Any = None
         """What the engine iterates over: the user's loader itself wherever that can be."""
         self.epoch_loop = EpochLoopBase(trainer, limits["min_steps"], limits["max_steps"])
+        self.epoch_loop._results = Results(training=True)
         self.epoch_loop.val_loop = EvaluationLoop(
             trainer,
             TrainerFn.FITTING,
@@ -208,6 +210,10 @@ class _Fetching:
 
 class EvaluationLoop(_Fetching, EvaluationLoopBase):
     """Keeps the counters and logged values of an evaluation, and hands it to the engine."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._results = Results(training=False)
 
     def run(self) -> list[dict[str, Any]]:
         """Evaluate, and return what was logged for each loader."""

@@ -128,6 +128,11 @@ class Trainer(LightningTrainer):
             resume: A checkpoint of ours to go on from exactly, as in `loopwright.Trainer.train`;
                 or "latest" for the newest one in `run_dir`.
         """
+        if resume is not None and ckpt_path is not None:
+            raise ValueError(
+                f"resume is {str(resume)!r} and ckpt_path is {str(ckpt_path)!r}; give one of them: "
+                "resume for a checkpoint of a run's folder, ckpt_path for a file of Lightning's."
+            )
         self.resume = resume
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 

@@ -46,8 +46,12 @@ def _names(module: str, *names: str) -> list[Any]:
 )
 (ClosureResult,) = _names("pytorch.loops.optimization.automatic", "ClosureResult")
 (ManualResult,) = _names("pytorch.loops.optimization.manual", "ManualResult")
-(Metadata, ResultMetric, Sync) = _names(
-    "pytorch.trainer.connectors.logger_connector.result", "_Metadata", "_ResultMetric", "_Sync"
+(Metadata, ResultCollectionBase, ResultMetric, Sync) = _names(
+    "pytorch.trainer.connectors.logger_connector.result",
+    "_Metadata",
+    "_ResultCollection",
+    "_ResultMetric",
+    "_Sync",
 )
 (TorchCheckpointIO,) = _names("fabric.plugins.io.torch_io", "TorchCheckpointIO")
 Metric: Any = require("torchmetrics", "lightning").Metric

@@ -114,6 +114,25 @@ def test_json_gives_predictions_labels_and_probabilities(
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
 
 
+def test_an_estimator_of_scikit_learn_is_served_as_a_network_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: np.ndarray
+) -> None:
+    pytest.importorskip("skops")
+    monkeypatch.chdir(tmp_path)
+    experiment = Experiment(
+        dataset={"dataset": "iris"}, model={"model": "gradient_boosting_classifier"}
+    )
+    experiment.train()
+    experiment.save("model.zip")
+    with serving(tmp_path / "model.zip") as client:
+        status, answer = client.predict({"inputs": samples.tolist()})
+    assert status == 200
+    assert answer["predictions"] == experiment.predict(samples).tolist()
+    np.testing.assert_allclose(
+        answer["probabilities"], experiment.predict_proba(samples), atol=1e-6
+    )
+
+
 def test_csv_with_and_without_names(iris: Client, samples: np.ndarray) -> None:
     rows = "\n".join(",".join(map(str, row)) for row in samples[:3].tolist())
     expected = iris.predict({"inputs": samples[:3].tolist()})

@@ -1,5 +1,6 @@
 """The document's own example, on images in files, and the rows that it shows."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,11 @@ def test_a_spec_needs_model_and_dataset_g70(photographs: Path) -> None:
     for missing in ("dataset", "model"):
         with pytest.raises(ProblemsError, match=f"{missing}: expected a value"):
             Experiment.from_dict({k: v for k, v in spec.items() if k != missing})
+
+
+def test_every_row_of_the_document_is_named_in_a_test() -> None:
+    """Each id, from G-01 on, stands in the name or the docstring of a test."""
+    tests = Path(__file__).parent.rglob("test_*.py")
+    text = "\n".join(path.read_text("utf-8") for path in tests)
+    named = {int(number) for number in re.findall(r"(?:\b|_)[gG][-_]?(\d\d)(?!\d)", text)}
+    assert sorted(set(range(1, 77)) - named) == []

@@ -134,7 +134,13 @@ def test_what_stands_for_a_type_of_gymnos_is_registered(kind, old, new):
     from loopwright.datasets import datasets
     from loopwright.models import models
     from loopwright.preprocessors import preprocessors
+    from loopwright.trackers import trackers
 
-    registries = {"augmentor": augmentors, "data set": datasets, "model": models}
+    registries = {
+        "augmentor": augmentors,
+        "data set": datasets,
+        "model": models,
+        "tracker": trackers,
+    }
     assert new in registries.get(kind, preprocessors), f"formerly {old}"
     assert kind in {*registries, "preprocessor"}

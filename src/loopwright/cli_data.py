@@ -23,6 +23,7 @@ KINDS = (
     "optimizers",
     "preprocessors",
     "schedules",
+    "trackers",
 )
 
 
@@ -117,6 +118,7 @@ def _registries() -> "dict[str, tuple[Registry[Any], tuple[str, ...]]]":
     from loopwright.models import models
     from loopwright.models.base import INFERRED
     from loopwright.preprocessors import preprocessors
+    from loopwright.trackers import trackers
 
     return {
         "augmentors": (augmentors, ()),
@@ -129,6 +131,7 @@ def _registries() -> "dict[str, tuple[Registry[Any], tuple[str, ...]]]":
         "optimizers": (optimizers.optimizers, ()),
         "preprocessors": (preprocessors, ()),
         "schedules": (schedules.schedules, ()),
+        "trackers": (trackers, ()),
     }
 
 

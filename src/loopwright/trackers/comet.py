@@ -23,7 +23,7 @@ _QUIET: Mapping[str, Any] = {
 
 @trackers.register("comet_ml")
 class Comet(Tracker):
-    """Sends the run to Comet, or writes it to a zip in the run's folder to be sent later (G-38).
+    """Sends the run to Comet, or writes it to a zip in the run's folder to be sent later.
 
     Args:
         api_key: of the user; as Comet is set up where it is left out.

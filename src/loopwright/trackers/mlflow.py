@@ -21,7 +21,7 @@ _CALM: Mapping[str, str] = {
 
 @trackers.register("mlflow")
 class MLflow(Tracker):
-    """Sends the run to an MLflow server, or writes it to a store of files (G-38).
+    """Sends the run to an MLflow server, or writes it to a database.
 
     A run that goes on is found there again by its id.
 

@@ -11,6 +11,7 @@ from tiny import same
 
 from adapters.lightning_modules import BOTH, Classifier, loader, state_of, trainer_of
 from loopwright.callbacks import EarlyStoppingCallback
+from loopwright.default_callbacks import TerminateOnNaNCallback
 from loopwright.events import TrainerCallback
 
 _ASKED_BY_NAME = {"forward", "training_step", "validation_step", "test_step", "predict_step"}
@@ -213,7 +214,8 @@ def test_callbacks_of_both_libraries_run_side_by_side() -> None:
 
     counts = Counts()
     early = EarlyStoppingCallback(early_stopping_patience=1, watch_metric="val_loss")
-    trainer = trainer_of("loopwright", max_epochs=2, callbacks=[counts, early])
+    given = [counts, early, TerminateOnNaNCallback()]  # the last is there by default, too
+    trainer = trainer_of("loopwright", max_epochs=2, callbacks=given)
     trainer.fit(Classifier(), loader(), loader())
     assert counts.num_seen == 12
     assert len(trainer.run_history.get_metric_values("val_loss")) == 2

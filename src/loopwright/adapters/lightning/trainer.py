@@ -80,8 +80,9 @@ class Trainer(LightningTrainer):
         self.resume: str | os.PathLike[str] | None = None
         shows_bar = enable_progress_bar is not False and not brings_bar and not self.barebones
         self._ours = [each for each in given if isinstance(each, TrainerCallback)]
-        self._ours += [TerminateOnNaNCallback()]
-        self._ours += [ProgressBarCallback()] if shows_bar else []
+        for added in (TerminateOnNaNCallback, *([ProgressBarCallback] if shows_bar else [])):
+            if not any(isinstance(each, added) for each in self._ours):
+                self._ours.append(added())
         self._engine_options = {"run_dir": run_dir, "checkpoint": checkpoint}
         self._replace_loops()
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:

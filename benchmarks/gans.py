@@ -155,9 +155,9 @@ def make_pix2pix() -> Any:
 
 
 OBJECTIVES: dict[str, tuple[Any, Any, Any, int]] = {
-    "dcgan": (DcganTrainer, make_dcgan, plain_dcgan, 12),
-    "aae": (AdversarialAutoencoderTrainer, make_aae, plain_aae, 30),
-    "pix2pix": (Pix2PixTrainer, make_pix2pix, plain_pix2pix, 3),
+    "dcgan": (DcganTrainer, make_dcgan, plain_dcgan, 8),
+    "aae": (AdversarialAutoencoderTrainer, make_aae, plain_aae, 16),
+    "pix2pix": (Pix2PixTrainer, make_pix2pix, plain_pix2pix, 2),
 }
 
 
@@ -211,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--epochs", type=int, help="by default 12, 30 and 3")
+    parser.add_argument("--epochs", type=int, help="by default 8, 16 and 2")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
     options = parser.parse_args()

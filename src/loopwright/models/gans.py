@@ -61,7 +61,7 @@ class DcganDiscriminator(nn.Sequential):
         image: Channels, height and width.
         width: Channels of the first layer; each layer after it has twice as many.
         norm: Of the layers between the first and the last: batch as in the paper; instance or none
-            where gradients are penalized, which a mean over samples would mix.
+            where gradients are penalized, because batch norm mixes samples.
         spectral_norm: Divide the weights by their largest singular value (Miyato et al. 2018,
             https://arxiv.org/abs/1802.05957), in place of other norms.
     """

@@ -10,7 +10,7 @@ from loopwright.errors import MissingExtraError, RunInterrupted
 from loopwright.events import TrainerCallback
 from loopwright.experiment_config import ComponentSpec, ExperimentSpec
 from loopwright.history import history_state
-from loopwright.plain_values import looks_secret, mask_secrets, to_plain
+from loopwright.plain_values import looks_secret, mask_secrets, read_number, to_plain
 from loopwright.problems import Problem
 from loopwright.run_log import count_logged
 from loopwright.run_record import (
@@ -57,7 +57,7 @@ class TrackingCallback(TrainerCallback):
 
     def log_metrics(self, metrics: Mapping[str, Any], epoch: int) -> None:
         """Tell those metrics of an epoch that are numbers."""
-        numbers = {name: to_plain(value) for name, value in metrics.items()}
+        numbers = {name: read_number(to_plain(value)) for name, value in metrics.items()}
         for name, value in sorted(numbers.items()) if self._log_metrics else ():
             if isinstance(value, int | float):
                 self._trackers.log_metric(name, value, epoch)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("pydantic")
 pytest.importorskip("sklearn")
@@ -13,6 +14,7 @@ pytest.importorskip("yaml")
 
 from loopwright.errors import ConfigurationError, RunInterrupted  # noqa: E402
 from loopwright.experiment import Experiment, Tracking  # noqa: E402
+from loopwright.experiment_tracking import TrackingCallback  # noqa: E402
 from loopwright.run_folder import read_run  # noqa: E402
 from loopwright.trackers import History, Tracker, TrackerList, delivery, trackers  # noqa: E402
 from trackers.runs import Draw, Stop, declared  # noqa: E402
@@ -170,6 +172,29 @@ def test_G_26_and_G_59_trackers_are_made_once_and_serve_again() -> None:
     assert len(memory.named("start")) == len(memory.named("end")) == 2
 
 
+def test_numbers_that_are_not_finite_are_told_and_arrays_are_not() -> None:
+    memory = Memory()
+    told = TrackerList({"memory": memory})
+    told.start("id", ".")
+    callback = TrackingCallback(told, Path(), log_metrics=True)
+    callback.log_metrics({"loss": torch.tensor(torch.inf), "matrix": torch.eye(2)}, 3)
+    told.end()
+    assert memory.named("metric") == [("loss", torch.inf, 3)]
+
+
+def test_an_estimator_of_scikit_learn_is_reported() -> None:
+    values = declared(f"{WHERE}:Memory")
+    values["model"] = {"model": "logistic_regression"}
+    del values["run"]["checkpoint"]
+    experiment = Experiment.from_dict(values)
+    results = experiment.train()
+    (memory,) = experiment.tracking.trackers
+    assert isinstance(memory, Memory)
+    logged = {name: value for name, value, _ in memory.named("metric")}
+    assert logged["test_accuracy"] == results["metrics"]["test_accuracy"]
+    assert logged["accuracy"] == results["metrics"]["accuracy"]
+
+
 def test_G_39_and_G_40_a_list_is_one_metric_per_step() -> None:
     memory = Memory()
     memory.log_metrics({"loss": [3.0, 2.0], "accuracy": 0.5}, prefix="test_")
@@ -249,8 +274,10 @@ def test_a_tracker_that_hangs_delays_nothing(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "Hanging has not answered for 0 seconds" in err
-    experiment.tracking.trackers.start("next", ".")
-    assert "is still busy with the run before" in capsys.readouterr().err
+    for run_id in ("next", "the one after"):
+        experiment.tracking.trackers.start(run_id, ".")
+        experiment.tracking.trackers.end()
+        assert "is still busy with the run before" in capsys.readouterr().err
     hanging.gate.set()
     for _ in range(500):
         if hanging.named("end"):

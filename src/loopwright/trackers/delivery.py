@@ -38,6 +38,7 @@ class TrackerList(Tracker):
         self._trackers = dict(trackers)
         self._secrets = secrets
         self._couriers: list[_Courier] = []
+        self._busy: list[_Courier] = []
         self._folder: Path | None = None
 
     def __iter__(self) -> Iterator[Tracker]:
@@ -50,7 +51,8 @@ class TrackerList(Tracker):
         return list(self)[index]
 
     def start(self, run_id: str, logdir: str) -> None:
-        busy = {courier.name for courier in self._couriers if courier.is_alive()}
+        self._busy = [each for each in (*self._busy, *self._couriers) if each.is_alive()]
+        busy = {courier.name for courier in self._busy}
         self._couriers = [
             _Courier(name, tracker, self._secrets) for name, tracker in self._trackers.items()
         ]

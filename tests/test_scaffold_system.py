@@ -3,6 +3,7 @@
 The environment finds other packages where this one has them, so that nothing is downloaded.
 """
 
+import json
 import os
 import site
 import subprocess
@@ -87,5 +88,8 @@ def test_main_tests_and_ci_of_every_template_run(
     assert "Success: no issues found" in output
     assert "4 passed" in output
     assert '"trained"' in output
-    left = {path.name for path in (project / "trainer" / "training_output" / "v1").iterdir()}
-    assert {"best.onnx", "best.pt2", "last.pt", "dataset.zip", "test_report.json"} <= left
+    run_folder = project / "trainer" / "training_output" / "v1"
+    models = json.loads((run_folder / "project.json").read_text())["models"]
+    assert models.keys() == {"best", "last", "onnx", "pt2"}
+    left = [*models.values(), "dataset.zip", "val_report.json", "test_report.json"]
+    assert [name for name in left if not (run_folder / name).is_file()] == []

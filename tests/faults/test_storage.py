@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from faults.runner import FULL, Server
-from faults.servers import S3, SECRET, GoogleStorage, Line
+from faults.servers import S3, GoogleStorage, Line, holds_secret
 from faults.task import NUM_STEPS
 
 pytestmark = pytest.mark.faults
@@ -60,10 +60,6 @@ def check_copy(bucket: Path, folder: Path) -> None:
     assert set(there) - data == set(listed)
     secret = [path for path in folder.rglob("*") if path.is_file() and holds_secret(path)]
     assert not secret
-
-
-def holds_secret(path: Path) -> bool:
-    return SECRET.encode() in path.read_bytes()
 
 
 def train(server: Server, folder: Path, environment: dict[str, str], **options: Any) -> Any:

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from loops import make_loop
+from loops import Recorder, make_loop
 
 from loopwright.loop_callbacks import (
     AbstractCallback,
@@ -159,3 +159,20 @@ def test_a_history_can_be_flattened() -> None:
         "scores_a": [1],
         "scores_b_c": [2],
     }
+
+
+def test_a_handler_calls_each_moment_by_its_name() -> None:
+    """A-93: for who drives the callbacks without `fit`."""
+    loop, recorder = make_loop(), Recorder()
+    handler = loop.callbacks_handler
+    handler.register_callbacks([recorder])
+    handler.execute_train_begin()
+    handler.execute_epoch_begin()
+    handler.execute_batch_begin()
+    handler.execute_gradient_update(1)
+    handler.execute_optimizer_step()
+    handler.execute_batch_end()
+    handler.execute_epoch_end()
+    handler.execute_train_end()
+    moments = "registration, train begin, epoch begin, batch begin, gradient 1, step, batch end"
+    assert recorder.names == [*moments.split(", "), "epoch end", "train end"]

@@ -43,16 +43,24 @@ class Program:
             text=True,
         )
 
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=30)
+
     def result(self) -> dict[str, Any]:
         """Return what it ends with."""
-        out, _ = self.process.communicate(timeout=200)
+        out, _ = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, out
         result: dict[str, Any] = json.loads(out.splitlines()[-1])
         return result
 
-    def kill(self, reached: str, seconds: float) -> None:
-        """Kill it with SIGKILL, some time after a file is there."""
-        while not list(self.folder.rglob(reached)):
+    def kill(self, epoch: int | None, seconds: float) -> None:
+        """Kill it with SIGKILL, some time after the checkpoint of an epoch is there."""
+        saved = f"results_dir/*/*/checkpoint_model/model_*_E{epoch}.pth"
+        while epoch is not None and not list(self.folder.glob(saved)):
             assert self.process.poll() is None, "it ended before"
             time.sleep(0.01)
         time.sleep(seconds)
@@ -73,17 +81,18 @@ def s3(tmp_path: Path) -> Iterator[S3]:
 def test_a_killed_sample_ends_as_one_that_was_not(loop: str, s3: S3, tmp_path: Path) -> None:
     """A-77, A-20: with SIGKILL; loops without checkpoints start anew."""
     sample(loop)  # skips where the document or the data are not there
-    expected = Program(tmp_path / "whole", s3, loop).result()
+    with Program(tmp_path / "whole", s3, loop) as program:
+        expected = program.result()
     folder, continues, draws = tmp_path / "killed", None, random.Random(3)
     for epoch in KILLS:
-        program = Program(folder, s3, loop, continues)
-        if "Checkpoint" not in loop:
-            time.sleep(draws.uniform(2, 5))
-            program.kill("", 0)
-            continue
-        program.kill(f"model_*_E{epoch}.pth", draws.uniform(0, 0.2))
+        with Program(folder, s3, loop, continues) as program:
+            if "Checkpoint" not in loop:
+                program.kill(None, draws.uniform(2, 5))
+                continue
+            program.kill(epoch, draws.uniform(0, 0.2))
         continues = newest(folder)
-    assert Program(folder, s3, loop, continues).result() == expected
+    with Program(folder, s3, loop, continues) as program:
+        assert program.result() == expected
     for experiment in folder.glob("results_dir/train_loop_examples/*"):
         if (experiment / ".mirror").exists() and "Checkpoint" in loop:
             there = hashes(s3.bucket / "train_loop_examples" / experiment.name)

@@ -65,6 +65,49 @@ class CallbacksHandler:
         for each in self._methods[method]:
             each(*args)
 
+    def execute_train_begin(self) -> None:
+        """Call `on_train_begin`."""
+        self.execute("on_train_begin")
+
+    def execute_train_end(self) -> None:
+        """Call `on_train_end`."""
+        self.execute("on_train_end")
+
+    def execute_epoch_begin(self) -> None:
+        """Call `on_epoch_begin`."""
+        self.execute("on_epoch_begin")
+
+    def execute_epoch_end(self) -> None:
+        """Call `on_epoch_end`."""
+        self.execute("on_epoch_end")
+
+    def execute_batch_begin(self) -> None:
+        """Call `on_batch_begin`."""
+        self.execute("on_batch_begin")
+
+    def execute_batch_end(self) -> None:
+        """Call `on_batch_end`."""
+        self.execute("on_batch_end")
+
+    def execute_optimizer_step(self) -> None:
+        """Call `on_after_optimizer_step`."""
+        self.execute("on_after_optimizer_step")
+
+    def execute_multiprocess_start(self) -> None:
+        """Call `on_multiprocess_start`."""
+        self.execute("on_multiprocess_start")
+
+    def execute_gradient_update(self, optimizer_idx: int = 0) -> None:
+        """Call `on_after_gradient_update`."""
+        self.execute("on_after_gradient_update", optimizer_idx)
+
+    def execute_after_batch_prediction(
+        self, y_pred_batch: Any, y_test_batch: Any, metadata_batch: Any, dataset_info: Any
+    ) -> None:
+        """Call `on_after_batch_prediction`."""
+        batch = y_pred_batch, y_test_batch, metadata_batch
+        self.execute("on_after_batch_prediction", *batch, dataset_info)
+
     def print_registered_callback_names(self) -> None:
         """Print the callbacks, in order."""
         print("Callbacks:")

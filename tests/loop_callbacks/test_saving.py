@@ -129,3 +129,16 @@ def test_an_evaluation_that_fails_does_not_lose_the_model(tmp_path: Path) -> Non
     (path,) = tmp_path.rglob("model/*.pth")
     content = torch.load(path, weights_only=True)
     assert same(content["model_state_dict"].values(), state_of(loop))
+
+
+def test_a_loaded_model_predicts_before_it_trains(tmp_path: Path) -> None:
+    """A-75: with the callback registered, and no `fit`."""
+    saved = fit(tmp_path, "T", 2)
+    loop = make_loop()
+    details = {"project_name": "project", "experiment_name": "experiment"}
+    restore = ModelLoadContinueTraining(
+        "T", local_model_result_folder_path=tmp_path, cloud_save_mode="local", **details
+    )
+    loop.callbacks_handler.register_callbacks([restore])
+    assert torch.equal(loop.predict_on_validation_set()[0], saved.predict_on_validation_set()[0])
+    assert same(state_of(saved), state_of(loop))

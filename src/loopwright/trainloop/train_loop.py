@@ -17,6 +17,7 @@ from loopwright.loop_schedulers.base import AbstractScheduler
 from loopwright.tracking.training_history import TrainingHistory
 from loopwright.tracking.uploads import finish_uploads
 from loopwright.train_arguments import check_numbers, check_optimizer
+from loopwright.training_state import check_fits
 from loopwright.trainloop.callbacks_handler import CallbacksHandler
 from loopwright.trainloop.checkpoints import (
     checkpoint_of,
@@ -312,7 +313,7 @@ class TrainLoop(Evaluating):
         return checkpoint_of(self, hyperparams or {})
 
     def continue_from(self, content: dict[str, Any], *, allow_changes: bool = False) -> None:
-        """Let the next `fit` go on from a saved model, to the same bits.
+        """Load a saved model, and let the next `fit` go on from it, to the same bits.
 
         A file that another program saved has weights, optimizer and counters alone: training goes
         on with the next epoch, in another order of samples.
@@ -328,7 +329,11 @@ class TrainLoop(Evaluating):
         if self.continues_from is None:
             load_weights(self, content)
             self.trainer.print("The saved model has no training state: its random states are new")
-        elif allow_changes:
+            return
+        model = self.trainer.get_model(keep_torch_compile=False)
+        check_fits(model, content["model_state_dict"], "the saved model")
+        model.load_state_dict(content["model_state_dict"])
+        if allow_changes:
             self.continues_from["settings"] = {}
 
     def load_schedulers(

@@ -1,8 +1,9 @@
 """Trains examples/dogs_vs_cats_75.yaml over seeds, with its augmentors and without.
 
 python benchmarks/dogs_vs_cats.py DATA, where DATA holds train/cat.0.jpg and so on. Each seed has a
-split of its own, and the test part is looked at once, after the last epoch. Network and settings
-were chosen by a validation part that was taken from the training images of the first seed.
+split of its own, and the test part is looked at after the last epoch alone. Network and settings
+were chosen by a validation part taken from the training images of the first seed, while its test
+accuracy was printed beside: the other seeds are the ones that nobody looked at.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main() -> None:
 
 def measure(data: Path, seed: int, runs: Path, *, augmented: bool) -> dict[str, Any]:
     """Train once, and return what it reached and the seconds of processor time it took."""
-    overrides = [f"dataset.dataset.path={data}", f"run.seed={seed}"]
+    overrides = [f"dataset.dataset.path={data}", f"run.seed={seed}", "run.step_mode=eager"]
     overrides += [] if augmented else ["dataset.data_augmentors=[]"]
     began = time.process_time()
     metrics = Experiment.from_yaml(CONFIG, overrides).train(runs, verbose=False)["metrics"]

@@ -98,14 +98,19 @@ def test_a_failure_as_json(
 def test_an_interruption_and_going_on_as_json(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("stop.py").write_text(
+    Path("signals_itself.py").write_text(
         "import os, signal\nfrom loopwright.events import TrainerCallback\n"
         "class Stop(TrainerCallback):\n"
         "    def on_train_epoch_end(self, trainer, **kwargs):\n"
         "        if trainer.progress.epoch == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
     )
     arguments = ["train", config, "--json", "--folder", "mine"]
-    stop = ["--set", "run.callbacks=['stop:Stop']", "--set", "run.checkpoint.every_epochs=1"]
+    stop = [
+        "--set",
+        "run.callbacks=['signals_itself:Stop']",
+        "--set",
+        "run.checkpoint.every_epochs=1",
+    ]
     assert call(monkeypatch, *arguments, *stop) == 75
     error = parse(capsys.readouterr().out)[-1]
     assert (error["type"], error["signal"]) == ("RunInterrupted", signal.SIGTERM.name)

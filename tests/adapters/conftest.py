@@ -7,8 +7,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Lightning warns of many things that are meant here, such as few workers."""
     for item in items:
         if "adapters" in item.path.parts:
-            item.add_marker(pytest.mark.filterwarnings("default:::lightning"))
-            item.add_marker(pytest.mark.filterwarnings("default::UserWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore:::lightning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore::UserWarning"))
 
 
 @pytest.fixture(autouse=True)

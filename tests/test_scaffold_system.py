@@ -22,7 +22,9 @@ for _name in ("typer", "sklearn", "matplotlib", "onnx", "onnxscript", "hatchling
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+    **{
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))
+    },
     "OMP_NUM_THREADS": "1",
     "PIP_NO_INDEX": "1",
 }

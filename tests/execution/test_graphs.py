@@ -59,6 +59,19 @@ def test_powers_of_other_numbers_are_left(dtype: torch.dtype) -> None:
     assert graph(step)[0].item() == 8
 
 
+def test_a_number_that_is_changed_in_place_is_no_copy() -> None:
+    """Adam divides the roots of all its averages at once, that of a single number among them."""
+
+    def function(several: torch.Tensor, single: torch.Tensor) -> Any:
+        roots = torch._foreach_sqrt([several, single])
+        torch._foreach_div_(roots, 2.0)
+        return tuple(roots)
+
+    inputs = [torch.tensor([16.0, 64.0]), torch.tensor(36.0)]
+    several, single = with_numbers_apart(record_operations(function, inputs))(*inputs)
+    assert (several.tolist(), single.item()) == ([2.0, 4.0], 3.0)
+
+
 def attention(dropout: float) -> Any:
     """Return a graph of attention, the kind that training on a CPU without dropout runs."""
     graph = torch.fx.Graph()

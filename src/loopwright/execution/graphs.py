@@ -41,13 +41,19 @@ def changed_inputs(graph: Any) -> list[Any]:
             if node.op == "call_function" and node.args and node.args[0] in owner:
                 owner[node] = owner[node.args[0]]  # an element of a list of views
             continue
-        for argument, value in zip(schema.arguments, node.args, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                changed |= dict.fromkeys(owner[each] for each in _nodes(value) if each in owner)
+        changed |= dict.fromkeys(owner[each] for each in _written_by(node) if each in owner)
         shares = any(each.alias_info is not None for each in schema.returns)
         if shares and node.args and node.args[0] in owner:
             owner[node] = owner[node.args[0]]
     return list(changed)
+
+
+def _written_by(node: Any) -> Iterator[Any]:
+    """Give the inputs of a node that it changes in place."""
+    schema = getattr(node.target, "_schema", None)
+    for argument, value in zip(schema.arguments if schema else (), node.args, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from _nodes(value)
 
 
 def _nodes(value: Any) -> Iterator[Any]:
@@ -178,7 +184,10 @@ def with_numbers_apart(graph: Any) -> Any:
                 node.args = (base, torch.fx.map_arg(exponents, _in_float64))
         if node.op != "call_function" or all(map(_is_number, node.all_input_nodes)):
             continue
+        written = set(_written_by(node))  # a copy would take the change in its place
         for number in filter(_is_computed_number, node.all_input_nodes):
+            if number in written:
+                continue
             with nodes.inserting_before(node):
                 held = nodes.call_function(aten.as_strided.default, (number, [], []))
                 kind = {"dtype": number.meta["val"].dtype}

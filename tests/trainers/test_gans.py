@@ -361,6 +361,18 @@ def test_the_gradient_penalty_of_a_known_slope() -> None:
     torch.testing.assert_close(weight.grad, torch.tensor([2 * 4 * 0.6, 2 * 4 * 0.8]))
 
 
+def test_gradients_are_penalized_in_mixed_precision() -> None:
+    model = dcgan((1, 8, 8), code_size=3, width=4, norm="none")
+    optimizers = optimizers_of(model)
+    trainer = DcganTrainer(
+        model, None, optimizers, (), penalty_weight=10.0, precision="bf16", device="cpu"
+    )
+    trainer.train(images(), num_epochs=1, per_device_batch_size=SIZE)
+    assert all(each.grad is None or each.grad.isfinite().all() for each in model.parameters())
+    loss = trainer.run_history.get_latest_metric("train_discriminator_loss_epoch")
+    assert 9 < loss < 13, "at first the slope is near 0, so that the penalty is 10"
+
+
 def test_the_loss_of_known_labels() -> None:
     logits, labels = torch.randn(4, 3), torch.tensor([2, -1, 0, -7])
     expected = f.cross_entropy(logits[[0, 2]], labels[[0, 2]])

@@ -66,7 +66,7 @@ def gradient_penalty(
         made: As many that were made; no gradient goes into either.
     """
     shares = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
-    between = torch.lerp(real.detach(), made.detach(), shares).requires_grad_()
+    between = torch.lerp(real.detach(), made.detach().to(real.dtype), shares).requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
     norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
     return (norms - 1).square().mean()

@@ -161,6 +161,26 @@ def test_D_21_and_D_22_the_preparation_writes_three_files_that_share_no_sample(
     assert other[0].parent != paths[0].parent
 
 
+def test_data_that_changed_are_written_anew(tmp_path: Path) -> None:
+    """Two labels that change places, and another shape, leave the values of a part as they were."""
+    features, labels = points(40)
+    settings = {"seed": 3}
+    rows = project.DatasetPreparation(None, True, tmp_path, settings).split(40)["train"]
+    first, second = rows[0], rows[labels[rows] != labels[rows[0]]][0]
+    corrected = labels.copy()
+    corrected[[first, second]] = labels[[second, first]]
+    for inputs, targets in (
+        (features, labels),
+        (features, corrected),
+        (features.reshape(40, 2, 2), labels),
+    ):
+        path = project.write_samples(tmp_path / "mine.npz", inputs, targets)
+        parts = project.DatasetPreparation(path, True, tmp_path, settings).prepare_datasets()
+        found = project.read_samples(parts[0])
+        np.testing.assert_array_equal(found[0], inputs[rows])
+        np.testing.assert_array_equal(found[1], targets[rows])
+
+
 def test_D_22_a_table_of_ones_own_is_divided(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     rows = "\n".join(f"{n},{'ab'[n % 2]},{n / 7}" for n in range(20))

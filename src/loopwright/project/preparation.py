@@ -11,7 +11,7 @@ from loopwright.datasets.splits import split_indices
 from loopwright.errors import ConfigurationError
 from loopwright.project.data import read_table, write_samples
 from loopwright.project.settings import DATASET_CONFIG, check_ratios
-from loopwright.sealed import find_duplicates, hash_samples
+from loopwright.sealed import find_duplicates
 
 PARTS = {"train": "train", "validation": "val", "test": "test"}
 """How the files of the parts begin."""
@@ -80,8 +80,9 @@ class DatasetPreparation:
             parts = _without_duplicates(parts, features)
         chosen = {name: (_take(features, rows), targets[rows]) for name, rows in parts.items()}
         digest = hashlib.sha256()
-        for part, classes in chosen.values():
-            digest.update(f"{hash_samples(part)} {hash_samples(classes)}".encode())
+        for array in (np.asarray(each) for part in chosen.values() for each in part):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes())
         folder = self.save_path / f"dataset-{digest.hexdigest()[:8]}"
         ending = self.dataset_config["file_format"]
         paths = [folder / f"{PARTS[name]}_dataset.{ending}" for name in chosen]

@@ -11,7 +11,7 @@ from torch.nn import functional
 from loopwright import project
 from loopwright.exports import save_export
 from loopwright.models import transformer_classifier
-from loopwright.project.metrics import METRICS
+from loopwright.project.metrics import METRICS, MetricSet
 from loopwright.project.module import linear
 
 from .tiny_project import CONFIG, TinyModel, TinyPlmodel, module
@@ -173,6 +173,21 @@ def test_the_distance_of_two_normal_distributions() -> None:
 def test_metrics_of_classes_need_classes() -> None:
     with pytest.raises(ValueError, match="on precision, .* has no num_classes"):
         module(num_classes=None).make_metrics()
+
+
+def test_predictions_of_another_shape_than_the_targets_are_refused() -> None:
+    """Arithmetic would compare each target with each prediction."""
+    metrics = MetricSet({"mean_squared_error": True}, project.MODEL_CONFIG)
+    with pytest.raises(ValueError, match=r"are of shape \[3\], and targets of \[3, 1\]"):
+        metrics.update(torch.zeros(3, 1), torch.zeros(3))
+
+
+def test_a_class_that_is_none_of_them_is_refused() -> None:
+    """In a confusion matrix of 2 by 2, class 3 for 0 would count as a hit of class 1."""
+    metrics = MetricSet({"accuracy": True, "f1": True}, project.MODEL_CONFIG | {"num_classes": 2})
+    metrics.update(torch.tensor([0, 1]), torch.tensor([3, 1]))
+    with pytest.raises(ValueError, match=r"predictions hold classes from 1 to 3.* expected 0 to 1"):
+        metrics.compute()
 
 
 def test_the_module_predicts_classes_or_numbers() -> None:

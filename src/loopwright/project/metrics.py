@@ -141,7 +141,16 @@ class MetricSet:
         self._num_bytes = 0
 
     def update(self, targets: torch.Tensor, predictions: torch.Tensor) -> None:
-        """Add the samples of a batch; they stay on their device until there are many."""
+        """Add the samples of a batch; they stay on their device until there are many.
+
+        Raises:
+            ValueError: the two are of different shapes, which arithmetic would spread to a table.
+        """
+        if targets.shape != predictions.shape:
+            raise ValueError(
+                f"Predictions are of shape {list(predictions.shape)}, and targets of "
+                f"{list(targets.shape)}; expected one prediction for each target, in its shape."
+            )
         self._targets.append(targets.detach())
         self._predictions.append(predictions.detach())
         self._num_bytes += targets.nbytes + predictions.nbytes
@@ -178,10 +187,17 @@ class MetricSet:
         return {name: partial(METRICS[name], **options) for name in self.names}
 
     def compute(self) -> dict[str, Any]:
-        """Return each metric over all samples: numbers, and the cells of the confusion matrix."""
+        """Return each metric over all samples: numbers, and the cells of the confusion matrix.
+
+        Raises:
+            ValueError: a target or a prediction is none of the classes.
+        """
         if not self._targets:
             return {}
         targets, predictions = self.targets, self.predictions
+        if self.num_classes:
+            _check_classes("targets", targets, self.num_classes)
+            _check_classes("predictions", predictions, self.num_classes)
         return {name: each(targets, predictions) for name, each in self.functions().items()}
 
     def write_report(self, folder: Path, part: str, **more: Any) -> None:
@@ -213,6 +229,14 @@ class MetricSet:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def _check_classes(what: str, values: Values, num_classes: int) -> None:
+    if values.min() < 0 or values.max() >= num_classes:
+        raise ValueError(
+            f"The {what} hold classes from {values.min()} to {values.max()}, and num_classes is "
+            f"{num_classes}; expected 0 to {num_classes - 1}."
+        )
 
 
 def _joined(parts: list[torch.Tensor]) -> Values:

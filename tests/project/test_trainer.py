@@ -162,6 +162,30 @@ def test_more_models_can_be_kept_and_checkpointing_can_be_off(tmp_path: Path) ->
         project.Trainer(**CPU, callbacks=[wrong]).fit(module(), data_module())
 
 
+@pytest.mark.parametrize("top", [1, 2, -1])
+def test_models_of_one_name_do_not_take_each_others_place(tmp_path: Path, top: int) -> None:
+    keeps = project.ModelCheckpoint(tmp_path, "best", save_top_k=top, save_last=False)
+    trainer = project.Trainer(**CPU, max_epochs=4, callbacks=[keeps])
+    trainer.fit(module(), data_module())
+    assert len(list(tmp_path.iterdir())) == (4 if top < 0 else top)
+    other = module()
+    assert keeps.best_model_path is not None
+    project.load_weights(other, keeps.best_model_path)
+    found = quiet().test(other, _validating(data_module()))
+    assert found["test_loss"] == pytest.approx(keeps.best_model_score, rel=1e-6)
+
+
+def test_a_checkpoint_that_two_runs_share_writes_to_the_folder_of_each(tmp_path: Path) -> None:
+    """A configuration holds one callback, and a program may train it several times."""
+    keeps = project.ModelCheckpoint()
+    for run in ("v1", "v2"):
+        trainer = project.Trainer(**CPU, callbacks=[keeps], default_root_dir=tmp_path / run)
+        trainer.fit(module(), data_module())
+        assert keeps.best_model_path is not None
+        assert keeps.best_model_path.parent == tmp_path / run
+        assert keeps.last_model_path == tmp_path / run / "last.pt"
+
+
 def test_D_39_early_stopping_ends_a_run_that_gets_worse() -> None:
     stops = project.EarlyStopping(patience=2)
     trainer = quiet(max_epochs=50, callbacks=[stops])

@@ -30,7 +30,8 @@ class ModelCheckpoint(TrainerCallback):
     Args:
         dirpath: the folder; that of the run where it is None.
         filename: of the best models, with `{epoch}` and metrics such as `{val_loss:.4f}`, which
-            become `epoch=3` and `val_loss=0.1234`.
+            become `epoch=3` and `val_loss=0.1234`; `-v1` and so on follows the name of a model
+            that is kept already.
         monitor: the metric that says which is best.
         mode: whether the least or the largest value is.
         save_top_k: how many of the best are kept; -1 keeps all, 0 none.
@@ -48,7 +49,7 @@ class ModelCheckpoint(TrainerCallback):
         save_last: bool = True,
     ) -> None:
         _check_mode(mode)
-        self.dirpath = None if dirpath is None else Path(dirpath)
+        self.dirpath = self._given = None if dirpath is None else Path(dirpath)
         self.filename = filename
         self.monitor = monitor
         self.mode = mode
@@ -74,8 +75,7 @@ class ModelCheckpoint(TrainerCallback):
 
     def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
         self._kept = []
-        if self.dirpath is None:
-            self.dirpath = trainer.run_dir or Path.cwd()
+        self.dirpath = self._given or trainer.run_dir or Path.cwd()
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
         assert self.dirpath is not None
@@ -89,7 +89,7 @@ class ModelCheckpoint(TrainerCallback):
         greater = self.mode == "max"
         if is_full and not is_better(value, worst, greater_is_better=greater):
             return
-        path = self.dirpath / f"{self._name(trainer)}.pt"
+        path = self._free_path(self.dirpath, self._name(trainer))
         _save(trainer, path)
         self._kept.append((value, str(path)))
         self._kept.sort(key=lambda kept: -kept[0] if greater else kept[0])
@@ -103,6 +103,13 @@ class ModelCheckpoint(TrainerCallback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with what `state_dict` returned."""
         self._kept = [(float(value), str(path)) for value, path in state["kept"]]
+
+    def _free_path(self, folder: Path, name: str) -> Path:
+        """Return a path that no kept model has: that of the name, or of the name with a number."""
+        kept = {path for _, path in self._kept}
+        names = (name, *(f"{name}-v{number}" for number in range(1, len(kept) + 1)))
+        paths = (folder / f"{each}.pt" for each in names)
+        return next(path for path in paths if str(path) not in kept)
 
     def _name(self, trainer: Trainer) -> str:
         history = trainer.run_history

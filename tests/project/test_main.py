@@ -95,6 +95,16 @@ def test_a_test_without_a_path_takes_the_best_model_of_the_newest_run(
         Main(cfg=config(), force_save_path=tmp_path).execute_test(model_path=tmp_path / "none.pt")
 
 
+def test_a_run_that_kept_no_model_is_not_tested_with_that_of_an_older_run(tmp_path: Path) -> None:
+    Main(cfg=config(), force_save_path=tmp_path).execute_trainer()
+    keeps_none = config(trainer_config={"enable_checkpointing": False, "max_epochs": 1})
+    main = Main(cfg=keeps_none, force_save_path=tmp_path)
+    model_path = main.execute_trainer()
+    assert model_path is None
+    with pytest.raises(ConfigurationError, match="newest run .*v2 kept no model"):
+        main.execute_test(model_path=model_path)
+
+
 def test_the_model_of_a_run_is_tested_on_the_test_set_of_that_run(trained: Main) -> None:
     """A new seed divides the data anew, and would put training samples into the test set."""
     other = Main(cfg=config(model_config={"seed": 7}), force_save_path=trained.runs)

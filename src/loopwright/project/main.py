@@ -170,7 +170,7 @@ class Main:
             model_path: the file of the model; the best of the newest run where it is None.
 
         Raises:
-            ConfigurationError: there is no test set, or no model.
+            ConfigurationError: there is no test set, or no model, or the newest run kept none.
             SealedTestSetError: the model was trained on samples of the sealed test set.
         """
         model_path = self._newest_model() if model_path is None else Path(model_path)
@@ -288,9 +288,15 @@ class Main:
     def _newest_model(self) -> Path:
         for number in reversed(self._numbers()):
             path = self.runs / f"v{number}"
-            models = _read_record(path).get("models", {})
+            record = _read_record(path)
+            models = record.get("models", {})
             if found := models.get("best", models.get("last")):
                 return path / str(found)
+            if record:
+                raise ConfigurationError(
+                    f"The newest run {path} kept no model. Give model_path for one of an older "
+                    "run; to keep models set enable_checkpointing or save_last_model."
+                )
         raise ConfigurationError(f"{self.runs} holds no model. Train first, or give model_path.")
 
     def _write_record(self, folder: Path, models: dict[str, str]) -> None:

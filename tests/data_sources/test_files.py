@@ -77,6 +77,10 @@ def test_one_text_is_cut_into_blocks_whose_labels_come_next(tmp_path: Path) -> N
         TextFiles(str(path))
     with pytest.raises(ValueError, match="less than one block of 40"):
         len(TextFiles(str(path), block_length=40))
+    with pytest.raises(ValueError, match=r"There is no file or folder .*missing\.txt"):
+        len(TextFiles(str(tmp_path / "missing.txt"), block_length=5))
+    with pytest.raises(ValueError, match=r"holds no files \*\.md"):
+        len(TextFiles(str(tmp_path), block_length=5, pattern="*.md"))
 
 
 class Squares(Dataset[tuple[Tensor, int]]):

@@ -117,6 +117,10 @@ class TextFiles(LabelledTexts):
         if self._tokens is None:
             is_file = self.path.is_file()
             files = [self.path] if is_file else sorted(self.path.rglob(self._pattern))
+            if not self.path.exists():
+                raise ValueError(f"There is no file or folder {self.path}. Check the path.")
+            if not files:
+                raise ValueError(f"{self.path} holds no files {self._pattern}.")
             text = "".join(read_text(file) for file in files)
             if len(text) <= (self._block_length or 0):
                 raise ValueError(

@@ -42,9 +42,7 @@ def gradient_stats(gradient: torch.Tensor) -> GradientStats:
 class GradientCallbackBase(AbstractCallback):
     """Is the base of callbacks that use gradients: it lets the loop call the two methods for them.
 
-    Args:
-        callback_name: A name to show.
-        **kwargs: As in `AbstractCallback`.
+    It takes what `AbstractCallback` takes.
     """
 
     def on_train_loop_registration(self) -> None:

@@ -81,6 +81,9 @@ def test_an_image_model_of_hugging_face_gets_its_sizes_from_the_data() -> None:
     [
         ((6,), {"model_type": "brt"}, "Did you mean 'bert'"),
         ((6,), BERT | {"hiden_size": 4}, "Did you mean 'hidden_size'"),
+        ((6,), BERT | {"save_pretrained": 4}, "has no 'save_pretrained'"),
+        ((6,), BERT | {"_attn_implementation": "own/kernel"}, "'_attn_impl.* code to fetch"),
+        ((6,), BERT | {"x": [{"attn_implementation": "own/kernel"}]}, "'attn_impl.* code to fetch"),
         ((6, 2), BERT, r"takes images or sequences of tokens; a sample here has the shape \(6, 2"),
     ],
 )
@@ -145,6 +148,7 @@ def test_torchvision_models_are_made_without_weights(no_torchvision: Path) -> No
     for arguments, message in (
         ({"name": "tinyy"}, "Did you mean 'tiny'"),
         ({"name": "tiny", "weights": "DEFAULT"}, "weights are not fetched"),
+        ({"name": "tiny", "pretrained": True}, "weights are not fetched"),
         ({"name": "tiny", "input_shape": (1, 8, 8)}, r"shape \(3, height, width\)"),
     ):
         with pytest.raises(ValueError, match=message):

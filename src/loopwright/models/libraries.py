@@ -1,6 +1,6 @@
 """Architectures of other libraries, with weights that are drawn anew; nothing is fetched."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -44,8 +44,11 @@ def huggingface(
             + (f". Did you mean {nearest!r}?" if nearest else "")
         )
     defaults = known[model_type]()
-    if unknown := [name for name in config if not hasattr(defaults, name)]:
-        nearest = nearest_name(unknown[0], list(defaults.to_dict()))
+    if refused := [n for n in _keys(config) if n.startswith("_") or n.endswith("_implementation")]:
+        raise ValueError(f"{refused[0]!r} can name code to fetch and run: leave it out")
+    names = [*defaults.to_dict(), *defaults.attribute_map]
+    if unknown := [name for name in config if name not in names]:
+        nearest = nearest_name(unknown[0], names)
         raise ValueError(
             f"the configuration of {model_type} has no {unknown[0]!r}"
             + (f". Did you mean {nearest!r}?" if nearest else "")
@@ -66,6 +69,17 @@ def huggingface(
         kind = library.AutoModelForSequenceClassification
     made = known[model_type](**{**sizes, "num_labels": classes, **config})
     return HuggingFaceClassifier(kind.from_config(made), padding, is_image=is_image)
+
+
+def _keys(values: Any) -> Iterator[str]:
+    """Give every key in a tree of plain values."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield str(key)
+            yield from _keys(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _keys(value)
 
 
 class HuggingFaceClassifier(nn.Module):
@@ -114,8 +128,8 @@ def torchvision(input_shape: Sequence[int], classes: int, name: str, **arguments
             f"torchvision's classifiers take images of shape (3, height, width); a sample here has "
             f"the shape {tuple(input_shape)}"
         )
-    if arguments.get("weights") is not None:
-        raise ValueError("weights are not fetched: leave them out")
+    if arguments.get("weights") is not None or arguments.get("pretrained"):
+        raise ValueError("weights are not fetched: leave out weights and pretrained")
     made: nn.Module = library.get_model(name, **{**arguments, "num_classes": classes})
     return made
 

@@ -252,6 +252,12 @@ def compressed(estimator: Any) -> bytes:
     return content
 
 
+def flipped() -> bytes:
+    content = bytearray(skops.dumps(LogisticRegression()))
+    content[content.index(b"__class__")] ^= 1
+    return bytes(content)
+
+
 def bomb() -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -267,8 +273,10 @@ def bomb() -> bytes:
         (lambda: skops.dumps(SGDClassifier()), "Expected a LogisticRegression, found a SGD"),
         (lambda: compressed(LogisticRegression()), "compressed"),
         (bomb, "compressed"),
+        (lambda: b"no archive", "LogisticRegression is damaged: File is not a zip file"),
+        (flipped, r"LogisticRegression is damaged: schema\.json"),
     ],
-    ids=["own class", "function", "other class", "compressed", "bomb"],
+    ids=["own class", "function", "other class", "compressed", "bomb", "noise", "flipped"],
 )
 def test_hostile_estimators_are_refused(content: Any, message: str) -> None:
     model = fitted(LogisticRegression())

@@ -186,11 +186,19 @@ def _split(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _loaded(content: bytes, kind: type, trusted: Collection[str]) -> Any:
     skops = require("skops.io", "sklearn")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
-        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-        if not stored or sum(member.file_size for member in members) > len(content):
-            raise ArtifactError("A fitted estimator is compressed, or claims more than it holds.")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            if not stored or sum(member.file_size for member in members) > len(content):
+                raise ArtifactError(
+                    "A fitted estimator is compressed, or claims more than it holds."
+                )
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
+        raise ArtifactError(f"A fitted {kind.__name__} is damaged: {error}.") from None
+    if damaged is not None:
+        raise ArtifactError(f"A fitted {kind.__name__} is damaged: {damaged} has another checksum.")
     allowed = {*TRUSTED, *trusted}
     if unknown := sorted(set(skops.get_untrusted_types(data=content)) - allowed):
         raise ArtifactError(

@@ -19,6 +19,8 @@ pytest.importorskip("sklearn")
 yaml = pytest.importorskip("yaml")
 
 from loopwright.checkpoint_policy import CheckpointPolicy  # noqa: E402
+from loopwright.cli import _resuming_command  # noqa: E402
+from loopwright.config_file import ConfigSource, apply_overrides  # noqa: E402
 from loopwright.errors import ConfigurationError, RunInterrupted  # noqa: E402
 from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.experiment import DivergedError, Experiment  # noqa: E402
@@ -484,3 +486,19 @@ def test_a_run_goes_on_in_the_mode_that_it_began_in() -> None:
     results = resumed.train(resume=True)
     assert resumed.spec.run.step_mode == "eager"
     assert results["fingerprint"] == whole["fingerprint"]
+
+
+def test_secrets_inside_of_values_are_not_told() -> None:
+    """Of a tracker's arguments in a mistake, in an override, and in the command to go on with."""
+    tracker = {"type": "comet_ml", "api_key": "hunter2"}
+    for trackers in (tracker, [[tracker]]):
+        declared = {"dataset": "iris", "model": "mlp", "tracking": {"trackers": trackers}}
+        with pytest.raises(ProblemsError) as caught:
+            Experiment.from_dict(declared)
+        assert "'api_key': '***'" in str(caught.value)
+    with pytest.raises(ProblemsError) as caught:
+        apply_overrides(ConfigSource({"a": 1}), ["a.api_key=hunter2"])
+    assert "a.api_key=***: " in str(caught.value)
+    override = "tracking.trackers=[{type: comet_ml, api_key: hunter2}]"
+    command = _resuming_command("run.yaml", [override, "a=.nan", "a.token=12"], {})
+    assert command.endswith("--set 'tracking.trackers=***' --set a=.nan --set 'a.token=***'")

@@ -285,17 +285,12 @@ def _open_events() -> "JsonEvents":
 
 
 def _resuming_command(config: str, overrides: list[str], options: dict[str, Any]) -> str:
+    from loopwright.config_file import mask_override
+
     words = ["loopwright", "train", config, "--resume"]
     words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    words += [word for override in overrides for word in ("--set", _without_secret(override))]
+    words += [word for override in overrides for word in ("--set", mask_override(override))]
     return shlex.join(words)
-
-
-def _without_secret(override: str) -> str:
-    from loopwright.plain_values import MASK, looks_secret
-
-    key, sign, _ = override.partition("=")
-    return f"{key}{sign}{MASK}" if looks_secret(key) else override
 
 
 def _lr_find(config: str, overrides: list[str], plot: str, options: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from loopwright.errors import ConfigurationError
 from loopwright.extras import require
+from loopwright.plain_values import MASK, looks_secret, mask_secrets
 from loopwright.problems import Problem, ProblemsError
 
 _MAX_BYTES = 1_000_000
@@ -94,20 +95,37 @@ def apply_overrides(source: ConfigSource, overrides: Iterable[str]) -> None:
             _apply(source, override)
         except ValueError as error:
             problems.append(
-                Problem(path=(override,), message=str(error).rstrip("."), source="--set")
+                Problem(
+                    path=(mask_override(override),), message=str(error).rstrip("."), source="--set"
+                )
             )
     if problems:
         raise ProblemsError(problems, name="--set")
+
+
+def mask_override(override: str) -> str:
+    """Return an override as it may be shown: one that holds a secret without its value."""
+    key, equals, text = override.partition("=")
+    try:
+        value = _parse_value(text)
+    except ValueError:
+        value = text
+    is_secret = looks_secret(key) or repr(mask_secrets(value)) != repr(value)
+    return f"{key}{equals}{MASK}" if is_secret else override
 
 
 def _apply(source: ConfigSource, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ValueError("expected KEY.KEY=VALUE")
+    set_value(source, _parse_path(key.strip()), _parse_value(text), place="--set")
+
+
+def _parse_value(text: str) -> Any:
     value = parse_config(f"value: {text}" if text.strip() else "value:", name="value").values
     if set(value) != {"value"}:
         raise ValueError("expected one value")
-    set_value(source, _parse_path(key.strip()), value["value"], place="--set")
+    return value["value"]
 
 
 def set_value(source: ConfigSource, path: KeyPath, value: Any, *, place: str) -> None:

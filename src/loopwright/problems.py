@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loopwright.errors import ConfigurationError
-from loopwright.plain_values import MASK, looks_secret
+from loopwright.plain_values import MASK, looks_secret, mask_secrets
 
 
 class _Missing:
@@ -37,7 +37,7 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.source}: " if self.source else ""
         is_secret = any(looks_secret(str(part)) for part in self.path)
-        value = MASK if is_secret else _shorten(self.value)
+        value = MASK if is_secret else _shorten(mask_secrets(self.value))
         got = "" if self.value is MISSING else f", got {value}"
         hint = f'. Did you mean "{self.suggestion}"?' if self.suggestion else ""
         return f"{where}{write_path(self.path)}: {self.message}{got}{hint}"

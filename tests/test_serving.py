@@ -205,6 +205,9 @@ def test_texts_are_answered_with_texts(tmp_path: Path, monkeypatch: pytest.Monke
             assert answer == {"predictions": experiment.predict(texts).tolist()}
             assert client.predict({"inputs": []}) == (200, {"predictions": []})
             assert client.predict({"inputs": [[0.5]]})[0] == 422
+            if objective == "seq2seq":
+                status, answer = client.predict({"inputs": ["abcdef" * 40]})
+                assert (status, "characters.max_length" in answer["detail"]) == (422, True)
             info = client.send("GET", "/info")[1]
             assert "text" in info["output"]["description"]
             body = client.send("GET", "/openapi.json")[1]["paths"]["/predict"]["post"]
@@ -362,6 +365,27 @@ def test_requests_that_wait_go_through_the_model_together(artifacts: dict[str, P
     ]
     assert [len(each["outputs"]) for each in answers] == [1, 3, 3, 3, 20, 1]
     assert batcher.num_batches == 5
+
+
+def test_a_request_that_fails_takes_no_other_along() -> None:
+    def predict(texts: Any) -> dict[str, list[Any]]:
+        time.sleep(0.02)
+        if "bad" in texts:
+            raise ValueError("no")
+        return {"lengths": [len(text) for text in texts]}
+
+    batcher = Batcher(predict)
+
+    async def ask() -> list[Any]:
+        first = asyncio.create_task(batcher.run(["first"]))
+        await asyncio.sleep(0.005)
+        waiting = (batcher.run([text]) for text in ("a", "bad", "abc"))
+        return [await first, *await asyncio.gather(*waiting, return_exceptions=True)]
+
+    answers = asyncio.run(ask())
+    batcher.close()
+    assert isinstance(answers.pop(2), ValueError)
+    assert answers == [{"lengths": [5]}, {"lengths": [1]}, {"lengths": [3]}]
 
 
 @pytest.mark.system

@@ -30,6 +30,7 @@ from starlette.exceptions import HTTPException as ParsingError  # noqa: E402
 __all__ = ["Batcher", "make_server"]
 
 Columns = dict[str, list[Any]]
+_Request = tuple[Samples, asyncio.Future[Columns]]
 
 _LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -48,7 +49,7 @@ class Batcher:
     def __init__(self, predict: Callable[[Samples], Columns], max_batch_size: int = 256) -> None:
         self._predict = predict
         self._max_batch_size = max_batch_size
-        self._waiting: list[tuple[Samples, asyncio.Future[Columns]]] = []
+        self._waiting: list[_Request] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loopwright-model")
         self._worker: asyncio.Task[None] | None = None
         self.num_batches = 0
@@ -62,25 +63,29 @@ class Batcher:
         return await future
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
-            batch = self._take()
-            inputs = joined([samples for samples, _ in batch])
-            self.num_batches += 1
-            try:
-                columns = await loop.run_in_executor(self._thread, self._predict, inputs)
-            except Exception as error:  # told to each client that waits, and the server goes on
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            end = 0
-            for samples, future in batch:
-                start, end = end, end + len(samples)
-                if not future.done():  # the client may have left
-                    future.set_result({name: each[start:end] for name, each in columns.items()})
+            await self._answer(self._take())
 
-    def _take(self) -> list[tuple[Samples, asyncio.Future[Columns]]]:
+    async def _answer(self, batch: list[_Request]) -> None:
+        self.num_batches += 1
+        loop = asyncio.get_running_loop()
+        try:
+            inputs = joined([samples for samples, _ in batch])
+            columns = await loop.run_in_executor(self._thread, self._predict, inputs)
+        except Exception as error:  # told to the client, and the server goes on
+            if len(batch) > 1:  # one of them may be at fault, and not the others
+                for request in batch:
+                    await self._answer([request])
+            elif not batch[0][1].done():
+                batch[0][1].set_exception(error)
+            return
+        end = 0
+        for samples, future in batch:
+            start, end = end, end + len(samples)
+            if not future.done():  # the client may have left
+                future.set_result({name: each[start:end] for name, each in columns.items()})
+
+    def _take(self) -> list[_Request]:
         """Take what goes through the model next: at least one request, even a large one."""
         count, end = len(self._waiting[0][0]), 1
         while end < len(self._waiting):
@@ -281,7 +286,10 @@ async def _from_form(request: Request, features: Array) -> np.ndarray | list[np.
 
 
 def _predicted(fitted: Fitted, samples: Samples) -> Columns:
-    return _columns(fitted, fitted.forward(samples))
+    try:
+        return _columns(fitted, fitted.forward(samples))
+    except ValueError as error:  # such as a text that is longer than the model takes
+        raise BadInputError(str(error)) from error
 
 
 def _columns(fitted: Fitted, outputs: Tensor) -> Columns:

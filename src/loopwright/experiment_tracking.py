@@ -66,7 +66,7 @@ class TrackingCallback(TrainerCallback):
         """Tell pictures that are new or were drawn again."""
         found = self._find_pictures()
         for path, changed in sorted(found.items()):
-            if self._seen.get(path) == changed:
+            if changed in (self._seen.get(path), self._trackers.drawn.get(path.name)):
                 continue
             if path.suffix == ".png":
                 self._trackers.log_image(path.stem, str(path))

@@ -13,10 +13,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("yaml")
 
 from loopwright.errors import ConfigurationError, RunInterrupted  # noqa: E402
+from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.experiment import Experiment, Tracking  # noqa: E402
 from loopwright.experiment_tracking import TrackingCallback  # noqa: E402
 from loopwright.run_folder import read_run  # noqa: E402
 from loopwright.trackers import History, Tracker, TrackerList, delivery, trackers  # noqa: E402
+from loopwright.trainer import Trainer  # noqa: E402
 from trackers.runs import Draw, Stop, declared  # noqa: E402
 
 WHERE = "trackers.test_delivery"
@@ -223,13 +225,29 @@ def test_what_a_run_logs_itself_reaches_trackers_and_the_report() -> None:
     figure = pyplot.Figure(figsize=(1, 1))
     told.log_figure("confusion", figure)
     figure.clear()
+    told.log_figure("of/classes", figure)
     told.log_metrics({"own": [1.0, 2.0]})
     told.log_asset("notes.txt", "notes.txt")
     told.end()
     assert Path("pictures/confusion.png").is_file()
-    assert memory.named("image") == [("confusion", b"\x89PNG")]
+    assert Path("pictures/of-classes.png").is_file()
+    assert memory.named("image") == [("confusion", b"\x89PNG"), ("of/classes", b"\x89PNG")]
     assert memory.named("metric") == [("own", 1.0, 0), ("own", 2.0, 1)]
     assert memory.named("asset") == [("notes.txt",)]
+
+
+def test_a_figure_of_a_callback_is_told_once_each_time_it_is_drawn() -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(1, 1))
+    experiment = Experiment.from_dict(declared(f"{WHERE}:Memory"))
+
+    class DrawAgain(TrainerCallback):
+        def on_train_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
+            experiment.tracking.trackers.log_figure("confusion", figure)
+
+    experiment.train(callbacks=[DrawAgain()])
+    (memory,) = experiment.tracking.trackers
+    assert isinstance(memory, Memory)
+    assert memory.named("image") == [("confusion", b"\x89PNG")] * 3
 
 
 def test_a_tracker_that_fails_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:

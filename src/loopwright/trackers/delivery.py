@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from loopwright.checkpoint import write_aside
 from loopwright.plain_values import MASK, mask_secrets
 from loopwright.run_record import PICTURES_FOLDER
 from loopwright.trackers.base import Tracker
@@ -40,6 +41,8 @@ class TrackerList(Tracker):
         self._couriers: list[_Courier] = []
         self._busy: list[_Courier] = []
         self._folder: Path | None = None
+        self.drawn: dict[str, int] = {}
+        """When each figure was drawn, in nanoseconds, by the name of its file."""
 
     def __iter__(self) -> Iterator[Tracker]:
         return iter(self._trackers.values())
@@ -75,10 +78,9 @@ class TrackerList(Tracker):
 
         It is drawn here and now, and so may be changed or closed afterwards.
         """
-        folder = self._require_folder() / PICTURES_FOLDER
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{name}.png"
-        figure.savefig(path)
+        path = self._require_folder() / PICTURES_FOLDER / f"{name.replace('/', '-')}.png"
+        write_aside(path, lambda aside: figure.savefig(aside, format="png"))
+        self.drawn[path.name] = path.stat().st_mtime_ns
         self._pass("log_image", name, str(path))
 
     def log_metric(self, name: str, value: float, step: int | None = None) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from loopwright.models import PatchDiscriminator, cyclegan, dcgan, models, pix2pix
+from loopwright.models import PatchDiscriminator, UnetGenerator, cyclegan, dcgan, models, pix2pix
 
 
 @pytest.mark.parametrize("size", [(1, 28, 28), (3, 32, 32), (1, 8, 12), (3, 64, 48)])
@@ -69,6 +69,14 @@ def test_a_skip_brings_the_input_of_a_level_to_its_output() -> None:
     nn.init.zeros_(model.generator[-2].weight)
     made = model(torch.rand(2, 1, 8, 8))
     assert torch.equal(made[0], made[1])
+
+
+def test_a_unet_drops_in_its_three_innermost_levels() -> None:
+    """The decoder of the paper is CD512-CD512-CD512-C512-C256-C128-C64, from the inside out."""
+    for size, expected in ((256, [0.0] * 4 + [0.5] * 3), (32, [0.0] + [0.5] * 3), (4, [0.5])):
+        levels = size.bit_length() - 1
+        unet = UnetGenerator(3, 3, 1, levels, "none", 0.5)
+        assert [m.p for m in unet.modules() if isinstance(m, nn.Dropout)][::-1] == expected
 
 
 @pytest.mark.parametrize(

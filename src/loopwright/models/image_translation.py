@@ -42,7 +42,7 @@ class UnetGenerator(nn.Sequential):
         width: Channels of the outermost level; each level has twice as many, up to eight times.
         num_levels: How often the size is halved.
         norm: Between the levels.
-        dropout: The share that is dropped in the levels inside: the noise of the paper.
+        dropout: The share that is dropped in the three innermost levels: the noise of the paper.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class UnetGenerator(nn.Sequential):
         widths = [width * min(2**level, 8) for level in range(num_levels)]
         inside: nn.Module | None = None
         for level in range(num_levels - 1, 0, -1):
-            share = dropout if level > 1 or num_levels == 2 else 0.0
+            is_inner = level > max(1, num_levels - 4) or num_levels == 2
+            share = dropout if is_inner else 0.0
             inside = UnetLevel(widths[level - 1], widths[level], inside, norm, share)
         super().__init__(
             nn.Conv2d(channels, width, 4, 2, 1),
@@ -235,7 +236,7 @@ def pix2pix(
         num_levels: how often the U-net halves the size; as often as it can, up to 8 times.
         discriminator_layers: how often the discriminator halves it; 0 judges single pixels.
         norm: batch, instance or none.
-        dropout: the share that the inner levels of the U-net drop.
+        dropout: the share that the three innermost levels of the U-net drop.
         spectral_norm: divide the discriminator's weights by their largest singular value.
         target_channels: those of the images to make, where they differ.
     """

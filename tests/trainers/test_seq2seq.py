@@ -224,6 +224,13 @@ def test_options_are_checked(options: dict[str, float]) -> None:
         make_trainer(make_model("rnn"), **options)
 
 
+def test_an_own_loss_is_not_smoothed() -> None:
+    model = make_model("rnn")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"label_smoothing is 0.1, and the loss_func .*Smooth in"):
+        Seq2SeqTrainer(model, torch.nn.CrossEntropyLoss(), optimizer, label_smoothing=0.1)
+
+
 # ---------------------------------------------------------------------------------- search
 
 
@@ -287,6 +294,11 @@ def test_a_search_is_checked(options: dict[str, int]) -> None:
     arguments = {"max_length": 3, "end": END, "padding": PADDING} | options
     with pytest.raises(ValueError, match=r"max_length is . and beams .; expected 1 or more"):
         beam_search(table_logits, torch.tensor([1]), **arguments)  # type: ignore[arg-type]
+
+
+def test_what_ends_a_sequence_does_not_fill_it_up() -> None:
+    with pytest.raises(ValueError, match="end and padding are both 2; expected two tokens"):
+        beam_search(table_logits, torch.tensor([1]), max_length=3, end=2, padding=2)
 
 
 # ------------------------------------------------------------------------------ translating

@@ -34,10 +34,12 @@ def beam_search(
         length_penalty: 0 prefers short sequences.
 
     Raises:
-        ValueError: `max_length` or `beams` is below 1.
+        ValueError: `max_length` or `beams` is below 1, or `end` and `padding` are one token.
     """
     if max_length < 1 or beams < 1:
         raise ValueError(f"max_length is {max_length} and beams {beams}; expected 1 or more.")
+    if end == padding:
+        raise ValueError(f"end and padding are both {end}; expected two tokens, to tell lengths.")
     tokens = first[:, None, None].expand(-1, beams, 1)
     scores = torch.full(tokens.shape[:2], -torch.inf, device=first.device)
     scores[:, 0] = 0  # all begin alike: one of them is enough

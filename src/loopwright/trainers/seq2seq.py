@@ -52,7 +52,7 @@ class Seq2SeqTrainer(Trainer):
 
     Args:
         teacher_forcing: The share of true tokens among the decoder's inputs.
-        label_smoothing: As in `token_cross_entropy`; in training alone.
+        label_smoothing: As in `token_cross_entropy`, and for it; in training alone.
         padding: The token that fills targets up.
         args: Those of `Trainer`.
         options: Likewise.
@@ -73,6 +73,11 @@ class Seq2SeqTrainer(Trainer):
             raise ValueError(
                 f"teacher_forcing is {teacher_forcing} and label_smoothing {label_smoothing}; "
                 "expected 0 to 1, and 0 or more and below 1."
+            )
+        if label_smoothing and loss_func is not None:
+            raise ValueError(
+                f"label_smoothing is {label_smoothing}, and the loss_func {loss_func!r} does not "
+                "take it. Smooth in that function, or give None for token_cross_entropy."
             )
         self.teacher_forcing = teacher_forcing
         self.label_smoothing = label_smoothing

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import Subset, TensorDataset
 
 for _package in ("pydantic", "sklearn", "yaml", "matplotlib"):
     pytest.importorskip(_package)
@@ -150,6 +151,21 @@ def test_the_latent_space_shows_the_codes(
     kept = codes.var(dim=0).argsort()[1:].sort().values
     torch.testing.assert_close(shown.float(), codes[:, kept])
     assert (drawn[0].get_legend() is not None) == labels
+
+
+def test_pictures_are_drawn_of_arrays_too(tmp_path: Path) -> None:
+    """Of all data in memory that a trainer takes; the labels of a `TensorDataset` are coloured."""
+    tensors = torch.rand(6, 1, 4, 4), torch.arange(6)
+    arrays = tuple(each.numpy() for each in tensors)
+    some = Subset(TensorDataset(*tensors), [5, 1])
+    for number, data in enumerate((arrays, arrays[0], some)):
+        model = vae([1, 4, 4], code_size=2, hidden=[4])
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        callbacks = [ReconstructionsCallback(2), LatentSpaceCallback()]
+        run_dir = tmp_path / str(number)
+        VaeTrainer(model, None, optimizer, callbacks, run_dir=run_dir).train(data, 1)
+        drawn = sorted(path.name for path in (run_dir / "pictures").iterdir())
+        assert drawn == ["latent-space.png", "reconstructions-0001.png"]
 
 
 def test_pictures_need_a_folder() -> None:

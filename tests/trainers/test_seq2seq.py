@@ -344,6 +344,14 @@ def test_what_is_right_is_counted_and_samples_are_written(tmp_path: Path) -> Non
     assert last == f"{source} → {made}" + ("" if made == target else f"  (expected {target})")
 
 
+def test_samples_of_arrays_are_written(tmp_path: Path) -> None:
+    data = tuple(tensor.numpy() for tensor in make_data())
+    trainer = make_trainer(make_model("rnn"), callbacks=[TranslationsCallback(2)], run_dir=tmp_path)
+    trainer.train(data, 1)
+    text = (tmp_path / "pictures" / "translations-0001.txt").read_text(encoding="utf-8")
+    assert len(text.splitlines()) == 2
+
+
 def test_texts_need_an_encoding() -> None:
     inferrer = Seq2SeqInferrer(make_model("rnn"))
     with pytest.raises(ValueError, match=r"Texts need Seq2SeqInferrer\(encode=..., names=...\)"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from loopwright.callbacks.pictures import pictures_of
+from loopwright.columns import columns_of
 from loopwright.events import TrainerCallback
 from loopwright.extras import require_installed
 from loopwright.plots import new_axes, save_figure
@@ -168,11 +169,9 @@ def _draw(trainer: Trainer, name: str, rows: list[torch.Tensor]) -> None:
 
 def _first(data: Any, count: int, *, part: int = 0) -> torch.Tensor:
     """Return a part of the first samples, or them where they have no parts."""
-    if isinstance(data, torch.Tensor):
-        return data[:count]
-    if isinstance(data, tuple) and isinstance(data[part], torch.Tensor):
-        tensor: torch.Tensor = data[part][:count]
-        return tensor
+    if (columns := columns_of(data)) is not None:
+        tensor = columns.tensors[part]
+        return tensor[:count] if columns.rows is None else tensor[columns.rows[:count]]
     samples = [data[index] for index in range(min(count, len(data)))]
     parts = [each[part] if isinstance(each, (list, tuple)) else each for each in samples]
     return torch.stack(parts)
@@ -180,6 +179,7 @@ def _first(data: Any, count: int, *, part: int = 0) -> torch.Tensor:
 
 def _labels(data: Any, count: int) -> Any:
     """Return the classes of samples; None where there are none."""
-    if not isinstance(data, tuple) or len(data) < 2 or data[1].is_floating_point():
+    columns = columns_of(data)
+    if columns is None or len(columns.tensors) < 2 or columns.tensors[1].is_floating_point():
         return None
-    return data[1][:count].numpy()
+    return _first(data, count, part=1).numpy()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from loopwright.callbacks.pictures import pictures_of
+from loopwright.columns import as_dataset
 from loopwright.datasets.pairs import BEGIN, END, PADDING
 from loopwright.events import TrainerCallback
 from loopwright.trainers.language_models import LanguageModelInferrer
@@ -160,8 +161,7 @@ class ContinuationsCallback(TrainerCallback):
 def _first(trainer: Trainer, count: int) -> tuple[Tensor, Tensor]:
     """Return the first inputs and targets of the evaluation data, else of the training data."""
     data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
-    if isinstance(data, tuple):
-        return data[0][:count], data[1][:count]
+    data = as_dataset(data)
     inputs, targets = zip(*(data[index] for index in range(min(count, len(data)))), strict=True)
     return torch.stack(inputs), torch.stack(targets)
 

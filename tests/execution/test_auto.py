@@ -281,6 +281,33 @@ def test_a_decision_is_kept_and_used_without_measuring(
         train(model=tiny_model())  # another model decides anew
 
 
+def test_another_loss_function_of_the_same_name_is_decided_anew(uncompiled: list[Any]) -> None:
+    """As after the code that was refused has been mended."""
+
+    def make(*, reads: bool) -> Any:
+        if reads:
+
+            def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                return nn.functional.cross_entropy(outputs, targets) + 0 * outputs.sum().item()
+        else:
+
+            def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                return nn.functional.cross_entropy(outputs, targets)
+
+        return loss
+
+    choices = []
+    for reads in (True, False):
+        model = tiny_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        options = {"step_mode": "auto", "device": "cpu", "callbacks": ()}
+        trainer = Trainer(model, make(reads=reads), optimizer, **options)  # type: ignore[arg-type]
+        trainer.train(tiny_data(32), 2, per_device_batch_size=8)
+        assert trainer.step_report is not None
+        choices.append(trainer.step_report.choice)
+    assert choices == ["eager", "capture"]
+
+
 def test_decisions_that_cannot_be_kept_are_made_again(
     uncompiled: list[Any], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import inspect
 import platform
 import time
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -205,7 +206,7 @@ def _facts(trainer: Trainer, batch: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "modules": [repr(module) for module in modules_of(trainer)],
         "code": sorted(_source(kind) for kind in ours),
-        "loss": repr(getattr(trainer.loss_func, "__qualname__", trainer.loss_func)),
+        "loss": _loss_of(trainer),
         "tensors": [(list(each.shape), str(each.dtype)) for each in _tensors(trainer)],
         "options": repr(options_of(trainer.optimizer)),
         "optimizer": repr(trainer.optimizer).partition("(")[0],
@@ -220,15 +221,22 @@ def _tensors(trainer: Trainer) -> list[torch.Tensor]:
     return [slot.get() for slot in slots_of(trainer)]
 
 
-def _is_known(kind: type) -> bool:
-    return kind.__module__.startswith(("torch.", "loopwright."))
+def _loss_of(trainer: Trainer) -> str:
+    loss = trainer.loss_func
+    if isinstance(loss, FunctionType) and not _is_known(loss):
+        return _source(loss)
+    return repr(getattr(loss, "__qualname__", loss))
 
 
-def _source(kind: type) -> str:
+def _is_known(code: type | FunctionType) -> bool:
+    return code.__module__.startswith(("torch.", "loopwright."))
+
+
+def _source(code: type | FunctionType) -> str:
     try:
-        return inspect.getsource(kind)
+        return inspect.getsource(code)
     except (OSError, TypeError):  # made in a shell
-        return kind.__qualname__
+        return code.__qualname__
 
 
 def _median(values: list[float]) -> float:

@@ -65,6 +65,14 @@ def test_what_cannot_be_is_refused(config: Any, error: type[Exception], message:
         project.Trainer(**config)
 
 
+@pytest.mark.parametrize("accelerator", ["auto", "gpu"])
+def test_the_device_of_a_list_is_the_one_that_is_used(
+    accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert project.Trainer(accelerator=accelerator, devices=[3]).device == "cuda:3"
+
+
 def test_D_31_and_D_32_fit_gives_the_weights_of_plain_pytorch() -> None:
     """The documented flow; twenty lines of plain PyTorch over the same batches agree to the bit."""
     trainer_config = {"max_epochs": 3, **CPU, "enable_checkpointing": False}

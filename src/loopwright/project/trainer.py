@@ -263,6 +263,7 @@ def _device(accelerator: str, devices: str | int | list[int] | None) -> str | No
             f"devices is {devices!r}; this version trains on one. Give 'auto', 1, or a list of one."
         )
     device = _DEVICES[accelerator]
-    if isinstance(devices, list) and device == "cuda":
+    is_cuda = device == "cuda" or (device is None and torch.cuda.is_available())
+    if isinstance(devices, list) and is_cuda:
         return f"cuda:{devices[0]}"
     return device

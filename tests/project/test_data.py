@@ -41,6 +41,19 @@ def test_a_file_with_objects_or_other_arrays_is_refused(tmp_path: Path) -> None:
         project.write_samples(tmp_path / "a.csv", [1], [1])
 
 
+def test_a_table_in_the_place_of_samples_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,label\n1,0\n")
+    with pytest.raises(
+        ConfigurationError, match=r"ends in '\.csv'; .* Give a table as dataset_path"
+    ):
+        project.read_samples(tmp_path / "a.csv")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"x": [1], "label": [0]}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigurationError, match="holds x, label; expected the arrays features"):
+        project.read_samples(tmp_path / "a.parquet")
+
+
 def test_D_09_and_D_10_and_D_12_and_D_17_a_module_holds_three_sets_and_makes_their_loaders() -> (
     None
 ):

@@ -21,7 +21,7 @@ from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.exports import load_export  # noqa: E402
 from loopwright.run_folder import read_run  # noqa: E402
 
-from .tiny_project import Main, TinyTest, TinyTrain, config, data_module, module, points  # noqa: E402
+from .tiny_project import Main, TinyData, TinyTest, TinyTrain, config, data_module, module, points  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +245,22 @@ def test_D_65_and_D_67_the_paths_and_the_four_parts(tmp_path: Path) -> None:
     assert json.loads((main.save_path / "val_report.json").read_text())["samples"] == 9  # type: ignore[operator]
 
 
+def test_a_project_may_read_its_samples_file_by_file(tmp_path: Path) -> None:
+    class Iterated(TinyData):
+        def load_datasets(self, *paths: Any) -> None:
+            sets = [None if path is None else project.IterableDataset(path) for path in paths]
+            self.dataset_train, self.dataset_validation, self.dataset_test = sets
+
+    class FileByFile(Main):
+        data_class = Iterated
+
+    settings = config(model_config={"save_checkpoint_as_pt2": True})
+    main = FileByFile(cfg=settings, force_save_path=tmp_path)
+    assert main.execute_trainer() is not None
+    assert (tmp_path / "v1" / "best.pt2").exists()
+    assert json.loads((tmp_path / "v1" / "val_report.json").read_text())["samples"] == 18
+
+
 def test_a_data_set_of_ones_own_is_divided(tmp_path: Path) -> None:
     path = project.write_samples(tmp_path / "mine.npz", *points(40))
     for options in (
@@ -461,6 +477,12 @@ def test_a_model_that_was_trained_on_samples_sealed_later_is_refused(tmp_path: P
     later = sealed(tmp_path, test_dataset_path=test)
     with pytest.raises(SealedTestSetError, match="9 exact"):
         later.execute_test(model_path=best)
+
+
+def test_a_test_set_that_is_not_kept_cannot_be_sealed(tmp_path: Path) -> None:
+    settings = config(dataset_config={"seal_test_set": True, "save_dataset": False})
+    with pytest.raises(ConfigurationError, match="seal_test_set, and save_dataset is False"):
+        Main(cfg=settings, force_save_path=tmp_path)
 
 
 def test_a_sealed_test_set_may_not_change(tmp_path: Path) -> None:

@@ -42,11 +42,21 @@ def write_samples(path: str | Path, features: Any, targets: Any) -> Path:
 
 
 def read_samples(path: str | Path) -> tuple[Any, np.ndarray]:
-    """Return features (an array, or a list of texts) and targets that `write_samples` wrote."""
+    """Return features (an array, or a list of texts) and targets that `write_samples` wrote.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is another one.
+    """
     path = Path(path)
     if not path.is_file():
         raise ConfigurationError(f"There is no file {path}. Check the path.")
-    arrays = _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
+    read = {".npz": _read_npz, ".parquet": _read_parquet}.get(path.suffix)
+    if read is None:
+        raise ConfigurationError(
+            f"{path} ends in {path.suffix!r}; expected .npz or .parquet of write_samples. Give a "
+            "table as dataset_path to have it divided."
+        )
+    arrays = read(path)
     features = arrays["features"]
     return (features.tolist() if features.dtype.kind == "U" else features), arrays["label"]
 
@@ -58,12 +68,16 @@ def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as archive:
-        if missing := {"features", "label"} - set(archive.files):
-            raise ConfigurationError(
-                f"{path} holds {', '.join(archive.files)}; expected the arrays features and label "
-                f"({', '.join(sorted(missing))} missing)."
-            )
+        _check_arrays(path, archive.files)
         return {name: archive[name] for name in ("features", "label")}
+
+
+def _check_arrays(path: Path, found: list[str]) -> None:
+    if missing := {"features", "label"} - set(found):
+        raise ConfigurationError(
+            f"{path} holds {', '.join(found)}; expected the arrays features and label "
+            f"({', '.join(sorted(missing))} missing)."
+        )
 
 
 def _write_parquet(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -80,6 +94,7 @@ def _write_parquet(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     table = require("pyarrow.parquet", "tables").read_table(path)
+    _check_arrays(path, table.column_names)
     shapes = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     arrays = {}
     for name in ("features", "label"):
@@ -142,6 +157,13 @@ class IterableDataset(TorchIterableDataset[tuple[Tensor, Tensor]]):
     ) -> None:
         self.paths = [paths] if isinstance(paths, str | Path) else list(paths)
         self.tokenizer = tokenizer
+        self._length: int | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples; the first call reads the files, one after the other."""
+        if self._length is None:
+            self._length = sum(len(read_samples(path)[1]) for path in self.paths)
+        return self._length
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for path in self.paths:

@@ -98,9 +98,19 @@ class Main:
             self.split()
 
     def split(self) -> None:
-        """Divide the data set into files for training, validation and test, and use these."""
+        """Divide the data set into files for training, validation and test, and use these.
+
+        Raises:
+            ConfigurationError: the test set is to be sealed and not to be kept.
+        """
         folder = self.runs
         if not self.dataset_config["save_dataset"]:
+            if self.dataset_config["seal_test_set"]:
+                raise ConfigurationError(
+                    "dataset_config has seal_test_set, and save_dataset is False: the seal would "
+                    "go with the test set, and no evaluation be counted. Set save_dataset to True, "
+                    "give the paths of the three sets, or set seal_test_set to False."
+                )
             folder = Path(tempfile.mkdtemp(prefix="dataset-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         preparation = self.preparation_class(

@@ -107,7 +107,7 @@ class Train:
             return {}
         last = {name: value.clone() for name, value in self.model.state_dict().items()}
         load_weights(self.model, path)
-        sample = self.train_dataset[0][0][None]
+        sample = next(iter(self.train_dataset))[0][None]
         try:
             return {
                 kind: str(kinds[kind](self.model, sample, self.save_path / f"best.{kind}"))

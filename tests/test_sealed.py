@@ -112,6 +112,12 @@ def test_a_seal_counts_evaluations_across_processes(tmp_path: Path) -> None:
     assert [each["model"] for each in record["evaluations"]] == ["first", "second"]
 
 
+def test_an_evaluation_that_ended_meanwhile_is_counted(tmp_path: Path) -> None:
+    first, second = (Seal(tmp_path / "test.seal.json", TABLE) for _ in range(2))
+    first.count("first", {})
+    assert "evaluation 2 (the first was of first" in second.count("second", {})
+
+
 def test_a_seal_refuses_other_samples_and_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "test.seal.json"
     Seal(path, TABLE)

@@ -209,14 +209,8 @@ class Seal:
             }
             self._write()
             return
-        try:
-            self._record = dict(json.loads(self.path.read_text(encoding="utf-8")))
-            sealed, self._record["evaluations"] = (
-                self._record["sha256"],
-                list(self._record["evaluations"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise SealedTestSetError(f"{self.path} is no seal, or is damaged: {error!r}.") from None
+        self._record = self._read()
+        sealed = self.sha256
         if sealed != found:
             raise SealedTestSetError(
                 f"{self.path} seals {self._record.get('samples')} samples with the hash "
@@ -254,6 +248,8 @@ class Seal:
 
     def count(self, model: str, metrics: Mapping[str, Any]) -> str:
         """Record an evaluation, and return a line that tells how many there were."""
+        if self.path.exists():  # others may have counted meanwhile
+            self._record = self._read()
         self._record["evaluations"].append({"time": _now(), "model": model, "metrics": {**metrics}})
         self._write()
         number, first = len(self.evaluations), self.evaluations[0]
@@ -264,6 +260,16 @@ class Seal:
             f"{first['model']}, {first['time']}). Choosing between models by it makes its numbers "
             "too good."
         )
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            record = dict(json.loads(self.path.read_text(encoding="utf-8")))
+            return record | {
+                "sha256": str(record["sha256"]),
+                "evaluations": [{**each} for each in record["evaluations"]],
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise SealedTestSetError(f"{self.path} is no seal, or is damaged: {error!r}.") from None
 
     def _write(self) -> None:
         text = json.dumps(self._record, indent=2) + "\n"

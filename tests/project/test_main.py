@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 from loopwright import project  # noqa: E402
-from loopwright.errors import ConfigurationError, RunInterrupted, SealedTestSetError  # noqa: E402
+from loopwright.errors import (  # noqa: E402
+    ConfigurationError,
+    MissingExtraError,
+    RunInterrupted,
+    SealedTestSetError,
+)
 from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.exports import load_export  # noqa: E402
 from loopwright.run_folder import read_run  # noqa: E402
@@ -178,6 +184,16 @@ def test_D_53_and_D_77_both_are_compared_on_the_same_rows(trained: Main) -> None
     assert found["interval"][0] <= found["difference"] <= found["interval"][1]
 
 
+def test_models_measured_on_different_test_sets_are_not_compared(trained: Main) -> None:
+    """The model of a run is tested on that run's test set, whatever the seed is now."""
+    settings = config(model_config={"seed": 7})
+    tested, evaluated = (Main(cfg=settings, force_save_path=trained.runs) for _ in range(2))
+    tested.execute_test(model_path=trained.best)  # type: ignore[attr-defined]
+    evaluated.execute_eval()
+    with pytest.raises(ConfigurationError, match="on different targets: .* same test_dataset_path"):
+        project.rows_of(tested, evaluated)
+
+
 def test_D_53_the_suggested_compare_of_the_document_works() -> None:
     class Suggested(project.Comparison):
         def compare(self) -> Any:
@@ -302,6 +318,17 @@ def test_D_33_and_D_30_a_train_class_holds_what_it_was_given(tmp_path: Path) -> 
     assert isinstance(train.get_trainer(), project.Trainer)
     with pytest.raises(NotImplementedError, match="Train has no execute"):
         project.Train({}, {}, [1], [1], model, holder, tmp_path).execute()
+
+
+def test_what_an_export_needs_is_missed_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    settings = config(model_config={"save_checkpoint_as_onnx": True})
+    main = Main(cfg=settings, force_save_path=tmp_path)
+    with pytest.raises(MissingExtraError, match="'onnx' is needed here"):
+        main.execute_trainer()
+    assert not list((tmp_path / "v1").iterdir())
 
 
 @pytest.mark.parametrize("missing", ["training", "validation"])

@@ -15,6 +15,9 @@ from loopwright.checkpoint import write_aside
 from loopwright.errors import LoopwrightError
 from loopwright.extras import require, require_installed
 
+NEEDED = ("onnx", "onnxscript")
+"""What `export_onnx` needs."""
+
 
 class ExportError(LoopwrightError):
     """Tells that an exported model does not give what the model gives."""
@@ -51,7 +54,7 @@ def export_onnx(model: nn.Module, sample: Tensor, path: str | Path) -> Path:
         ExportError: the file does not give what the model gives.
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    require_installed(("onnx", "onnxscript"), "onnx")
+    require_installed(NEEDED, "onnx")
     path = Path(path)
     with _evaluating(model), _quietly():
         program = torch.onnx.export(

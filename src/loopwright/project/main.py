@@ -336,10 +336,21 @@ def rows_of(tested: Main, evaluated: Main) -> dict[str, Any]:
     Args:
         tested: has run `execute_test`.
         evaluated: has run `execute_eval` on the same test set; nothing is returned where it failed.
+
+    Raises:
+        ConfigurationError: they were run on different test sets.
     """
     if tested.results is None or evaluated.results is None:
         return {}
-    rows = tested.results.targets, tested.results.predictions, evaluated.results.predictions
+    targets = tested.results.targets
+    if not np.array_equal(targets, evaluated.results.targets.astype(targets.dtype)):
+        raise ConfigurationError(
+            f"The models were measured on different targets: the trained one on those of "
+            f"{tested.test_dataset_path}, the existing one on those of "
+            f"{evaluated.test_dataset_path}. Give both the same test_dataset_path, and leave the "
+            "order of its samples as it is."
+        )
+    rows = targets, tested.results.predictions, evaluated.results.predictions
     functions = tested.results.functions().items()
     return {"rows": rows, "metrics": {name: f for name, f in functions if name in RESAMPLED}}
 

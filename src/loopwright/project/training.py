@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from loopwright.errors import ConfigurationError
 from loopwright.exports import load_export, save_export
+from loopwright.extras import require_installed
 from loopwright.project.data import _missing
-from loopwright.project.exporting import export_onnx, export_pt2
+from loopwright.project.exporting import NEEDED, export_onnx, export_pt2
 from loopwright.project.settings import METRICS_CONFIG, TRAINER_CONFIG
 from loopwright.project.trainer import metrics_of
 from loopwright.training_state import check_fits
@@ -30,6 +31,7 @@ class Train:
 
     Raises:
         ConfigurationError: there is no training or no validation set.
+        MissingExtraError: what `save_checkpoint_as_onnx` needs is not installed.
     """
 
     trainer_keys: ClassVar[Collection[str] | None] = TRAINER_CONFIG.keys()
@@ -52,6 +54,8 @@ class Train:
                     f"There is no {name} set, and training needs one. Give its path to Main, or "
                     "leave all paths out to have the data set divided."
                 )
+        if model_config.get("save_checkpoint_as_onnx"):
+            require_installed(NEEDED, "onnx")  # which would be missed after the training
         self.trainer_config = dict(trainer_config)
         self.model_config = model_config
         self.train_dataset = train_dataset

@@ -471,6 +471,16 @@ def test_lean_batches_show_what_the_user_writes_into_the_data() -> None:
     assert torch.equal(next(batches)[0], torch.zeros(4, 3))
 
 
+def test_lean_batches_of_a_sampler_that_gives_batches() -> None:
+    """Without batch_size=None torch stacks them, one to a batch."""
+    numbers = BatchSampler(SequentialSampler(range(10)), 4, drop_last=True)
+    for sampler in (numbers, torch.arange(8).split(4)):
+        loader: Any = DataLoader(TensorDataset(X, Y), sampler=sampler)
+        expected = list(loader)
+        assert expected[0][0].shape == (1, 4, 3)
+        assert_same_batches(list(lean_loader(loader)), expected)
+
+
 class OwnDataLoader(DataLoader[Any]):
     pass
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, default_collate
 
@@ -41,11 +42,27 @@ def _maker(dataset: Any) -> Callable[[list[int]], Any]:
     """Return what makes the batch of some indices of a dataset."""
     columns = columns_of(dataset)
     # Stacked samples have other strides than gathered rows of a column that is not contiguous.
-    if columns and not columns.is_single and all(each.is_contiguous() for each in columns.tensors):
-        return lambda indices: _gathered(columns, indices)
-    if getattr(dataset, "__getitems__", None):
-        return lambda indices: _collated(dataset.__getitems__(indices))
-    return lambda indices: _collated([dataset[index] for index in indices])
+    if columns is None or columns.is_single or not all(map(_is_contiguous, columns.tensors)):
+        columns = None
+
+    def make(indices: list[Any]) -> Any:
+        if columns is not None and _is_number(indices[0]):  # a sampler may give lists of them
+            return _gathered(columns, indices)
+        if getattr(dataset, "__getitems__", None):
+            return _collated(dataset.__getitems__(indices))
+        return _collated([dataset[index] for index in indices])
+
+    return make
+
+
+def _is_contiguous(column: torch.Tensor) -> bool:
+    return column.is_contiguous()
+
+
+def _is_number(index: Any) -> bool:
+    if isinstance(index, torch.Tensor):
+        return not index.ndim
+    return isinstance(index, (int, np.integer))
 
 
 def _gathered(columns: Columns, indices: list[int]) -> list[torch.Tensor]:

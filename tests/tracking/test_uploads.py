@@ -322,6 +322,9 @@ def test_no_secret_of_a_url_is_written(wire: type[Wire], tmp_path: Path) -> None
     texts += [file.getvalue() for file in wire.store.values()]
     assert texts
     assert not [text for text in texts if b"hunter22" in text]
+    with pytest.raises(FileNotFoundError) as caught:
+        make_model_loader(url, None, None, tmp_path).load_model("p", "e", "T", epoch_num=7)
+    assert caught.value.__notes__ == ["There is none at wire://me:***@bucket either."]
 
 
 def test_files_and_folders_of_data(

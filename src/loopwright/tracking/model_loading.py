@@ -7,7 +7,7 @@ from typing import Any
 
 from loopwright.errors import StorageError
 from loopwright.experiment_folder import ExperimentFolder
-from loopwright.storage import Digest, open_storage
+from loopwright.storage import Digest, mask_url, open_storage
 from loopwright.storage.fetching import patiently
 from loopwright.storage.index import read_index
 from loopwright.storage.local import read_notes, write_notes
@@ -57,7 +57,7 @@ class CloudModelLoader(PyTorchLocalModelLoader):
         try:
             return super().load_model(project_name, *about, model_save_dir, epoch_num, map_location)
         except FileNotFoundError as error:
-            error.add_note(f"There is none at {self.url} either.")
+            error.add_note(f"There is none at {mask_url(self.url)} either.")
             raise
 
     def _fetch(self, folder: ExperimentFolder, models: Path, name: str, takes_newest: bool) -> None:

@@ -109,12 +109,13 @@ def test_mlflow_holds_the_run_and_goes_on_with_it() -> None:
 
 @pytest.mark.slow
 def test_wandb_offline_holds_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     experiment = Experiment.from_dict(
         declared({"type": "wandb", "project": "flowers", "mode": "offline"})
     )
     experiment.train(callbacks=[Draw()])
+    wandb.teardown()  # its process closes the file some time after the run
     (log,) = Path("run/wandb").rglob("*.wandb")
     content = log.read_bytes()
     for name, values in epochs_of().items():
@@ -123,6 +124,9 @@ def test_wandb_offline_holds_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
             assert json.dumps(value).encode() in content
     for words in ("training.optimizer.lr", "tags/team", "test_accuracy", "square-3", "flowers"):
         assert words.encode() in content, words
+    run_id = experiment.to_dict()["tracking"]["run_id"]
+    for file in ("config.yaml", "report.html"):
+        assert f"run-{run_id}-{file}".encode() in content
     assert len(list(Path("run/wandb").rglob("*.png"))) == 3
     assert_no_secret_in(Path("run"))
 

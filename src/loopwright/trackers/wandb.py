@@ -1,5 +1,6 @@
 """Reporting a run to Weights & Biases."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -65,7 +66,8 @@ class WandB(Tracker):
         self._run.log({name: value}, step=self._step)
 
     def log_asset(self, name: str, path: str) -> None:
-        artifact = self._wandb.Artifact(f"run-{self._run.id}", type="run")
+        own = re.sub(r"[^\w.-]", "-", name)  # in one artifact a file would replace the one before
+        artifact = self._wandb.Artifact(f"run-{self._run.id}-{own}", type="run")
         artifact.add_file(path, name)
         self._run.log_artifact(artifact)
 

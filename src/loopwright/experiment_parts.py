@@ -279,6 +279,11 @@ def _let_fit_itself(parts: Parts, model: EstimatorModel, spec: ExperimentSpec) -
     if (base.is_regressor if is_class else base.is_classifier)(model.estimator):
         kinds = ("numbers", "classes") if is_class else ("classes", "numbers")
         raise ValueError("{} predicts {}, and the labels are {}".format(model.name, *kinds))
+    if is_class and parts.labels.shape:
+        raise ValueError(
+            f"{model.name} predicts one class for a sample, and a label has the shape "
+            f"{parts.labels.shape}"
+        )
     if chunk_size is not None and not model.learns_in_parts:
         raise NotImplementedError(
             f"{model.name} learns from all rows at once: leave out dataset.chunk_size, or choose "

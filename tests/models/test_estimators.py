@@ -225,6 +225,16 @@ def test_what_does_not_fit_is_told_before_work(changes: dict[str, Any], message:
     assert not Path("runs").exists()
 
 
+def test_sequences_of_classes_are_refused() -> None:
+    """Their places are no classes, which a row of zeros and a one would be."""
+    Path("text.txt").write_text("to be or not to be " * 20)
+    with pytest.raises(ProblemsError, match=r"LinearSVC predicts one class .* the shape \(5,\)"):
+        Experiment(
+            dataset={"dataset": {"type": "text_files", "path": "text.txt", "block_length": 5}},
+            model={"model": "linear_svc"},
+        ).train()
+
+
 def test_without_scikit_learn_the_command_that_installs_it_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

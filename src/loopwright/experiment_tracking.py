@@ -119,7 +119,7 @@ def reporting(
     callback = TrackingCallback(told, folder, log_metrics=tracking.log_metrics)
     status = "failed"
     try:
-        for name, tag in tracking.tags.items():
+        for name, tag in mask_secrets(tracking.tags).items():
             told.log_tag(name, tag)
         for name, value in _params(spec).items():
             told.log_param(name, value)

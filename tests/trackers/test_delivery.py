@@ -250,6 +250,15 @@ def test_a_figure_of_a_callback_is_told_once_each_time_it_is_drawn() -> None:
     assert memory.named("image") == [("confusion", b"\x89PNG")] * 3
 
 
+def test_tags_that_look_secret_are_masked() -> None:
+    values = declared(f"{WHERE}:Memory", tags={"db_password": "hunter2", "team": "vision"})
+    experiment = Experiment.from_dict(values)
+    experiment.train()
+    (memory,) = experiment.tracking.trackers
+    assert isinstance(memory, Memory)
+    assert memory.named("tag")[:2] == [("db_password", "***"), ("team", "vision")]
+
+
 def test_a_tracker_that_fails_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
     silent = Experiment.from_dict(declared()).train()
     Path("run").rename("silent")

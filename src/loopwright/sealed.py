@@ -54,13 +54,17 @@ class Duplicates:
         )
 
 
-def hash_samples(samples: Any) -> str:
+def hash_samples(samples: Any, targets: Any = None) -> str:
     """Return the SHA-256 of samples, whatever their order.
 
     Args:
         samples: an array or tensor [samples, ...], or a list of texts or of tensors.
+        targets: those of the samples likewise, which are then part of the hash.
     """
-    return hashlib.sha256(b"".join(sorted(_digests(samples)))).hexdigest()
+    rows = _digests(samples)
+    if targets is not None:
+        rows = [row + target for row, target in zip(rows, _digests(targets), strict=True)]
+    return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 
 
 def find_duplicates(
@@ -190,15 +194,16 @@ class Seal:
     Args:
         path: a JSON file. Where there is none, the samples are sealed now.
         samples: the test set: an array or tensor [samples, ...], or a list of texts.
+        targets: those of the samples, which are then sealed with them.
 
     Raises:
         SealedTestSetError: the file is the seal of other samples, or is damaged.
     """
 
-    def __init__(self, path: str | Path, samples: Any) -> None:
+    def __init__(self, path: str | Path, samples: Any, targets: Any = None) -> None:
         self.path = Path(path)
         self._samples = samples
-        found = hash_samples(samples)
+        found = hash_samples(samples, targets)
         if not self.path.exists():
             self._record: dict[str, Any] = {
                 "format": FORMAT,

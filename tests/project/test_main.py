@@ -521,6 +521,25 @@ def test_a_sealed_test_set_may_not_change(tmp_path: Path) -> None:
         main.execute_test()
 
 
+def test_the_targets_of_a_sealed_test_set_may_not_change(tmp_path: Path) -> None:
+    main = sealed(tmp_path)
+    main.execute_trainer()
+    features, labels = project.read_samples(main.test_dataset_path or "")
+    project.write_samples(main.test_dataset_path or "", np.array(features), (labels + 1) % 3)
+    with pytest.raises(SealedTestSetError, match="seals 12 samples with the hash"):
+        main.execute_test()
+
+
+def test_a_model_is_refused_whose_training_data_changed_since(tmp_path: Path) -> None:
+    """What it was trained on can then no longer be compared with the test set."""
+    main = sealed(tmp_path)
+    main.execute_trainer()
+    features, labels = project.read_samples(main.training_path or "")
+    project.write_samples(main.training_path or "", np.array(features) + 9, labels)
+    with pytest.raises(SealedTestSetError, match=r"train_dataset\.npz has changed since .*v1 was"):
+        main.execute_test()
+
+
 def test_D_36_the_best_model_is_exported(tmp_path: Path) -> None:
     reference = pytest.importorskip("onnx.reference")
     pytest.importorskip("onnxscript")

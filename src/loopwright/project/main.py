@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from loopwright.checkpoint import write_aside
-from loopwright.errors import ConfigurationError, RunInterrupted
+from loopwright.errors import ConfigurationError, RunInterrupted, SealedTestSetError
 from loopwright.plain_values import mask_secrets, to_plain
 from loopwright.project.data import Data, read_samples
 from loopwright.project.metrics import RESAMPLED, MetricSet
@@ -181,7 +181,8 @@ class Main:
 
         Raises:
             ConfigurationError: there is no test set, or no model, or the newest run kept none.
-            SealedTestSetError: the model was trained on samples of the sealed test set.
+            SealedTestSetError: the model was trained on samples of the sealed test set, or its
+                training data have changed since.
         """
         model_path = self._newest_model() if model_path is None else Path(model_path)
         run = next((path for path in model_path.parents if is_run_folder(path)), None)
@@ -190,8 +191,15 @@ class Main:
         if self._divides and Path(record.get("test") or "").is_file():
             self.test_dataset_path = Path(record["test"])
         test_path = self._require_test()
-        trained_on = [Path(each) for each in record.get("trained_on", {}).values()]
-        seal = self._check_seal(*trained_on)
+        trained_on = {name: Path(each) for name, each in record.get("trained_on", {}).items()}
+        seal = self._check_seal(*trained_on.values())
+        for name, path in trained_on.items() if seal is not None else ():
+            if record["sha256"][name] != _hash_file(path):
+                raise SealedTestSetError(
+                    f"{path} has changed since {self.save_path} was trained on it, so it cannot be "
+                    "told whether that was trained on the sealed test set. Put the file back as it "
+                    "was; dataset.zip in the folder of the run holds it."
+                )
         test = self.test_class(
             model_path=model_path,
             test_dataset_path=test_path,
@@ -267,7 +275,7 @@ class Main:
         if not self.dataset_config["seal_test_set"] or self.test_dataset_path is None:
             return None
         path = Path(self.test_dataset_path)
-        seal = Seal(path.with_suffix(".seal.json"), read_samples(path)[0])
+        seal = Seal(path.with_suffix(".seal.json"), *read_samples(path))
         for each in trained_on:
             seal.check(read_samples(each)[0], str(each))
         return seal
@@ -322,9 +330,7 @@ class Main:
             "config": mask_secrets(to_plain(self.config)),
             "test": None if test is None else str(test),
             "trained_on": {name: str(path) for name, path in paths.items()},
-            "sha256": {
-                name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()
-            },
+            "sha256": {name: _hash_file(path) for name, path in paths.items()},
         }
         text = json.dumps(record, indent=2) + "\n"
         write_aside(folder / RECORD, lambda aside: _write(aside, text))
@@ -373,6 +379,10 @@ def run(main: Callable[[], int]) -> None:
         _logger.exception("The run failed")
         code = EXIT_FAILED
     sys.exit(code)
+
+
+def _hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

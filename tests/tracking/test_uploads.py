@@ -353,5 +353,11 @@ def test_files_and_folders_of_data(
         loading.load_file("none", tmp_path / "to" / "none")
     assert not loading.exists_local_data_folder("data", protect_local_folder=False)
     assert not place.exists()
+    for elsewhere in ("", "..", "data/../..", str(tmp_path / "from")):
+        with pytest.raises(ValueError, match=r"data_folder_name is .*would be removed"):
+            loading.exists_local_data_folder(elsewhere, protect_local_folder=False)
+    assert (tmp_path / "from" / "a.txt").exists()
+    with pytest.raises(NotADirectoryError, match=r"form'; expected a folder"):
+        saver.save_folder(tmp_path / "form", "folder")
     loading.available_prepocessed_datasets.append("squad")
     assert loading.preproc_dataset_available("squad")

@@ -42,8 +42,14 @@ class BaseDataSaver:
         Args:
             local_folder_path: The folder.
             cloud_folder_path: Where its files go in the bucket; "" is the bucket itself.
+
+        Raises:
+            NotADirectoryError: There is no such folder.
+            StorageError: A file did not arrive, after five attempts.
         """
         root, prefix = Path(local_folder_path).expanduser(), cloud_folder_path.strip("/")
+        if not root.is_dir():
+            raise NotADirectoryError(f"local_folder_path is {str(root)!r}; expected a folder.")
         for path in sorted(each for each in root.rglob("*") if each.is_file()):
             self.save_file(path, f"{prefix}/{path.relative_to(root).as_posix()}".lstrip("/"))
 
@@ -91,11 +97,20 @@ class BaseDataLoader:
         Args:
             data_folder_name: Its name.
             protect_local_folder: False removes one that is there.
+
+        Raises:
+            ValueError: What would be removed is not below `local_base_data_folder_path`.
         """
-        folder = Path(self.local_base_data_folder_path, data_folder_name)
+        base = Path(self.local_base_data_folder_path)
+        folder = base / data_folder_name
         if folder.exists() and protect_local_folder:
             return True
         if folder.exists():
+            if base.resolve() not in folder.resolve().parents:
+                raise ValueError(
+                    f"data_folder_name is {data_folder_name!r}; expected the name of a folder "
+                    f"below {base}, since what is there would be removed."
+                )
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         return False

@@ -18,7 +18,8 @@ def discriminator_loss(
 
     "cross_entropy" is Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661), "least_squares"
     Mao et al. 2017 (https://arxiv.org/abs/1611.04076), "wasserstein" Arjovsky et al. 2017
-    (https://arxiv.org/abs/1701.07875).
+    (https://arxiv.org/abs/1701.07875), for a discriminator whose slope something else bounds:
+    `gradient_penalty` or spectral normalization.
 
     Args:
         real: Logits of real samples, of any shape.

@@ -1,5 +1,6 @@
 """Checks of a declared run before it trains: its folder, the disk, a batch as described."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,30 @@ def test_a_folder_below_which_nothing_can_be_made_is_told(monkeypatch: pytest.Mo
     del values["run"]["folder"]
     with pytest.raises(ConfigurationError, match="cannot write the run folder logs: permission"):
         Experiment.from_dict(values).train(trackings_dir="logs")
+
+
+def test_a_folder_that_cannot_be_looked_for_is_told() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"run\.folder: cannot write .*: File name too long"
+    ):
+        Experiment.from_dict(declared(folder="x" * 300)).train()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
+def test_a_folder_in_one_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    else:
+        hidden.chmod(0)
+    try:
+        (problem,) = experiment_checks.folder_problems(hidden / "run", resumes=False)
+    finally:
+        os.seteuid(user)
+        hidden.chmod(0o700)
+    assert problem.message.lower().endswith("permission denied. name another folder")
 
 
 def test_shapes_are_tried_before_data_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,10 +42,12 @@ def folder_problems(path: Path, *, resumes: bool | None) -> list[Problem]:
     elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
         reason = "permission denied"
     try:
-        if reason is None and resumes is not None and there == path:
+        if reason is None and path.exists() and resumes is not None:
             refuse_if_taken(path, resume=resumes)
     except RunFolderError as error:
         return [_in_folder(str(error))]
+    except OSError as error:  # such as a name that is too long
+        reason = error.strerror
     if reason is None:
         return []
     return [_in_folder(f"cannot write the run folder {path}: {reason}. Name another folder.")]
@@ -79,8 +81,8 @@ def _in_folder(message: str) -> Problem:
 
 
 def _existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that is there."""
-    return next(each for each in (path, *path.absolute().parents) if each.exists())
+    """Return the path, or the nearest folder above it that is there and may be seen."""
+    return next(each for each in (path, *path.absolute().parents) if os.path.exists(each))
 
 
 def _checkpoints_at_once(declared: CheckpointSpec | None) -> int:

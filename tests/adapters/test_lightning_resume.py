@@ -26,8 +26,17 @@ from adapters.lightning_modules import (
 )
 from adapters.test_lightning_manual import Adversaries
 from loopwright.adapters.lightning import Trainer
+from loopwright.adapters.lightning.state import restore_metric
 from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.errors import CheckpointError, NotSupportedError, RunInterrupted
+
+
+def test_what_a_metric_summed_up_goes_to_the_device_of_the_metric() -> None:
+    """Checkpoints are read onto the CPU; the device meta stands for any other."""
+    metric = MulticlassAccuracy(3).to("meta")
+    summed_up = {name: torch.ones(3) for name in ("tp", "fp", "tn", "fn")}
+    restore_metric(metric, summed_up)
+    assert {getattr(metric, name).device.type for name in summed_up} == {"meta"}
 
 
 class Data(LightningDataModule):

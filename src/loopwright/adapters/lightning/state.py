@@ -69,7 +69,7 @@ class LightningState(TrainerCallback):
         owner.should_stop = state["should_stop"]
         metrics = dict(_metrics(engine.model))
         for name, values in state["metrics"].items():
-            vars(metrics[name]).update(values)
+            restore_metric(metrics[name], values)
         results = owner.fit_loop.epoch_loop._results
         results.clear()
         for each in state["results"]:
@@ -88,6 +88,12 @@ def _metric_state(metric: Any) -> dict[str, Any]:
     """Return what a metric has summed up, which its own `state_dict` leaves out by default."""
     names = (*metric._defaults, "_update_count", "_forward_cache", "_computed")
     return {name: getattr(metric, name) for name in names}
+
+
+def restore_metric(metric: Any, values: Mapping[str, Any]) -> None:
+    """Give a metric what it had summed up, on the device that it is on now."""
+    vars(metric).update(values)
+    metric.to(metric.device)
 
 
 _META = tuple(field.name for field in fields(Metadata) if field.name not in ("reduce_fx", "_sync"))

@@ -1,6 +1,8 @@
 """Scikit-learn estimators in declared runs: fitted as by hand, saved without code, served."""
 
 import io
+import os
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,13 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier  # noqa: E402
 
 from loopwright.artifact import read_artifact  # noqa: E402
 from loopwright.datasets.base import classes  # noqa: E402
-from loopwright.errors import ArtifactError, MissingExtraError, NotSupportedError  # noqa: E402
+from loopwright.errors import (  # noqa: E402
+    ArtifactError,
+    MissingExtraError,
+    NotSupportedError,
+    RunInterrupted,
+)
+from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.experiment import Experiment  # noqa: E402
 from loopwright.models.estimators import SHORT_FORMS, EstimatorModel  # noqa: E402
 from loopwright.problems import ProblemsError  # noqa: E402
@@ -143,6 +151,33 @@ def test_chunks_are_fitted_by_partial_fit_g23() -> None:
     assert np.array_equal(experiment.predict(test_x), by_hand.predict(test_x))
     with pytest.raises(ProblemsError, match="LogisticRegression learns from all rows at once"):
         declared("logistic_regression", chunk_size=20).train()
+
+
+def test_an_estimator_of_ones_own_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its class was named in the configuration; of other classes inside it that says nothing."""
+    (tmp_path / "my_own.py").write_text(
+        "from sklearn.linear_model import SGDClassifier\nclass Own(SGDClassifier):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    class StopInSecond(TrainerCallback):
+        def on_train_epoch_end(self, trainer: Any, **kwargs: Any) -> None:
+            if trainer.progress.epoch == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def own(folder: str) -> Experiment:
+        return Experiment(
+            dataset={"dataset": "iris", "chunk_size": 20, "seed": 0},
+            model={"model": "my_own:Own", "training": {"epochs": 3}},
+            run={"seed": 0, "threads": 1, "folder": folder},
+        )
+
+    whole = own("whole").train()
+    with pytest.raises(RunInterrupted):
+        own("cut").train(callbacks=[StopInSecond()])
+    assert own("cut").train(resume=True)["fingerprint"] == whole["fingerprint"]
 
 
 def test_a_baseline_is_one_line_away(capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,7 +199,8 @@ def _loaded(content: bytes, kind: type, trusted: Collection[str]) -> Any:
         raise ArtifactError(f"A fitted {kind.__name__} is damaged: {error}.") from None
     if damaged is not None:
         raise ArtifactError(f"A fitted {kind.__name__} is damaged: {damaged} has another checksum.")
-    allowed = {*TRUSTED, *trusted}
+    own = f"{kind.__module__}.{kind.__name__}"  # its code was imported and called to make one
+    allowed = {*TRUSTED, *trusted, own}
     if unknown := sorted(set(skops.get_untrusted_types(data=content)) - allowed):
         raise ArtifactError(
             f"A fitted {kind.__name__} holds the types {', '.join(unknown)}, which are not known "

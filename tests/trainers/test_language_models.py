@@ -89,6 +89,24 @@ def test_perplexity_is_recorded_of_tokens_that_are_no_padding() -> None:
     assert math.isnan(perplexity(math.nan))
 
 
+def test_what_is_no_token_is_refused_or_named() -> None:
+    """Left out of the loss but not of its weight, it would make accumulation another update."""
+    tokens, following = make_data(4)
+    following = following.clone()
+    following[0, 1:] = -100
+    with pytest.raises(IndexError, match="Target -100 is out of bounds"):
+        make_trainer(make_model()).train((tokens, following), 1)
+    trained = []
+    for size in (4, 1):
+        model = make_model().double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        trainer = LanguageModelTrainer(model, None, optimizer, callbacks=(), seed=3, padding=-100)
+        options = {"per_device_batch_size": size, "gradient_accumulation_steps": 4 // size}
+        trainer.train((tokens, following), 1, **options)  # type: ignore[arg-type]
+        trained.append(weights(trainer))
+    torch.testing.assert_close(*trained, rtol=1e-12, atol=1e-12)
+
+
 def test_an_own_loss_gets_logits_and_tokens() -> None:
     model, data = make_model(), make_data()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

@@ -39,7 +39,8 @@ class LanguageModelTrainer(Trainer):
     `token_cross_entropy`. Each evaluation records `perplexity` too.
 
     Args:
-        padding: The token that is not counted where it follows; None where there is none.
+        padding: The token that is not counted where it follows, such as -100; None counts all, and
+            torch refuses what is no token.
         args: Those of `Trainer`.
         options: Likewise.
     """

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_NO_TOKEN = -(2**31)  # in the place of the -100 of torch, which would be left out
+
 
 def token_cross_entropy(
     logits: Tensor, targets: Tensor, padding: int | None = None, label_smoothing: float = 0.0
@@ -15,11 +17,11 @@ def token_cross_entropy(
     Args:
         logits: [N, vocabulary, length].
         targets: Numbers of tokens, int64 [N, length].
-        padding: The token that is not counted.
+        padding: The token that is not counted, which may be one of torch's -100; None counts all.
         label_smoothing: The share of a target's probability that all tokens get alike (Szegedy et
             al. 2016, https://arxiv.org/abs/1512.00567, section 7).
     """
-    ignored = -100 if padding is None else padding
+    ignored = _NO_TOKEN if padding is None else padding
     summed = functional.cross_entropy(
         logits, targets, ignore_index=ignored, label_smoothing=label_smoothing, reduction="sum"
     )
@@ -28,7 +30,7 @@ def token_cross_entropy(
 
 def count_tokens(targets: Tensor, padding: int | None = None) -> Tensor:
     """Return how many tokens are no padding: a scalar, int64."""
-    return (targets != (-100 if padding is None else padding)).sum()
+    return (targets != (_NO_TOKEN if padding is None else padding)).sum()
 
 
 def encode_texts(texts: Iterable[str], characters: Sequence[str]) -> list[Tensor]:

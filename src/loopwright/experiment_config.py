@@ -124,7 +124,8 @@ class ModelSpec(Spec):
 class TrackingSpec(Spec):
     """Says where else the run is reported; the run folder always holds all of it."""
 
-    run_id: str | None = Field(default=None, min_length=1)
+    run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Of a form that every store of runs takes."""
     tags: dict[str, str | int | float | bool] = Field(default_factory=dict)
     log_params: bool = Field(
         default=True, validation_alias=AliasChoices("log_params", "log_model_params")

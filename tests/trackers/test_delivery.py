@@ -250,6 +250,12 @@ def test_a_figure_of_a_callback_is_told_once_each_time_it_is_drawn() -> None:
     assert memory.named("image") == [("confusion", b"\x89PNG")] * 3
 
 
+@pytest.mark.parametrize("run_id", ["it's", "a/b", "", "x" * 65])
+def test_ids_that_stores_refuse_are_told_before_training(run_id: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"run_id: expected letters, digits"):
+        Experiment.from_dict(declared(run_id=run_id))
+
+
 def test_tags_that_look_secret_are_masked() -> None:
     values = declared(f"{WHERE}:Memory", tags={"db_password": "hunter2", "team": "vision"})
     experiment = Experiment.from_dict(values)

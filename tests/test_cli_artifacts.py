@@ -113,6 +113,26 @@ def test_evaluate_seals_the_test_part_and_counts(tmp_path: Path) -> None:
     assert len(json.loads(seal.read_text())["evaluations"]) == 2
 
 
+def test_evaluate_refuses_a_sealed_test_part_whose_labels_changed(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    values = [f"{x},{y:.3f}" for x, y in enumerate(np.random.default_rng(0).random(40))]
+    file = tmp_path / "table.csv"
+    file.write_text("\n".join(["x,y,label", *(f"{row},{n % 2}" for n, row in enumerate(values))]))
+    dataset = {"type": "csv", "path": str(file), "target": "label"}
+    experiment = Experiment.from_dict(
+        {"dataset": {"dataset": dataset}, "model": {"model": "mlp"}, "run": {"threads": 1}}
+    )
+    experiment.train(tmp_path, verbose=False)
+    experiment.save(tmp_path / "table.zip")
+    words = ("evaluate", tmp_path / "table.zip", "--seal", tmp_path / "seal.json")
+    assert run(*words).exit_code == 0
+    turned = (f"{row},{(n + 1) % 2}" for n, row in enumerate(values))
+    file.write_text("\n".join(["x,y,label", *turned]))
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert "with the hash" in refused.stderr
+
+
 def test_evaluate_refuses_a_model_that_trained_on_sealed_samples(tmp_path: Path) -> None:
     """Rows of the data set that are there twice come to lie on both sides of the split."""
     pytest.importorskip("pyarrow")

@@ -84,6 +84,12 @@ def test_sequences_of_tokens_are_compared_as_words_and_padding_is_none() -> None
     assert find_duplicates(DRAW.integers(1, 50, (5, 30)) * (np.arange(30) < 20), tokens).rows == []
 
 
+def test_images_of_whole_numbers_are_compared_by_distance() -> None:
+    images = DRAW.integers(100, 256, (20, 8, 8))
+    brighter = images[:5] + np.arange(8) % 2
+    assert find_duplicates(brighter, images).near == tuple((n, n) for n in range(5))
+
+
 def test_nothing_is_no_duplicate() -> None:
     assert find_duplicates([], TEXTS).rows == []
     assert find_duplicates(TABLE, TABLE[:0]).rows == []

@@ -175,7 +175,9 @@ def _evaluate(
     from loopwright.sealed import Seal
 
     experiment = Experiment.load(path, trusted=tuple(trusted), device=device)
-    sealed = None if seal is None else Seal(seal, experiment.samples("test"))
+    sealed = None
+    if seal is not None:
+        sealed = Seal(seal, experiment.samples("test"), experiment.labels("test"))
     if sealed is not None:
         declared = experiment.spec.dataset.samples.complete()
         for part in (name for name in declared if name != "test"):

@@ -377,12 +377,20 @@ class Experiment:
         Raises:
             ValueError: the part is not declared.
         """
+        return self._part(part)[0]
+
+    def labels(self, part: str) -> Tensor:
+        """Return the labels of a part, as the data set holds them; otherwise as `samples`."""
+        return self._part(part)[1]
+
+    def _part(self, part: str) -> tuple[Samples, Tensor]:
         source = self.dataset.dataset
         source.download_and_prepare()
         rows = self._split(len(source), self._split_seed)
         if part not in rows:
             raise ValueError(f"There is no part {part!r}; declared: {', '.join(rows)}.")
-        return take_rows(source.tensors()[0], rows[part])
+        features, labels = source.tensors()
+        return take_rows(features, rows[part]), labels[rows[part]]
 
     def find_rate(self, **options: Any) -> "LRFinder":
         """Search for a learning rate as this experiment would train, and return the finder.

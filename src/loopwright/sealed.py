@@ -73,7 +73,8 @@ def find_duplicates(
     """Return which samples are in a test set, and which nearly are; the first match of each.
 
     Numbers are compared by distance, columns of tables in units of their standard deviation.
-    Texts are compared by triples of words, and sequences of integers as if they were words. Of
+    Texts are compared by triples of words, and so are rows of integers [samples, length], which
+    are taken for sequences of tokens: a table of integers is compared by distance as floats. Of
     tensors in a list, such as images of many sizes, only exact duplicates are found.
 
     Args:
@@ -93,11 +94,15 @@ def find_duplicates(
     found = {row for row, _ in exact}
     if isinstance(test, list) and not isinstance(test[0], str):
         pairs: list[tuple[int, int]] = []
-    elif isinstance(test, list) or np.asarray(test).dtype.kind in "iU":
+    elif isinstance(test, list) or _are_sequences(np.asarray(test)):
         pairs = _near_sequences(_sequences(samples), _sequences(test), near_text)
     else:
         pairs = _near_numbers(_as_rows(samples), _as_rows(test), near, np.ndim(test) == 2)
     return Duplicates(tuple(exact), tuple(pair for pair in pairs if pair[0] not in found))
+
+
+def _are_sequences(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "U" or (array.dtype.kind == "i" and array.ndim == 2)
 
 
 def _digests(samples: Any) -> list[bytes]:

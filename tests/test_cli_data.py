@@ -32,6 +32,19 @@ def test_every_part_is_listed_with_arguments_and_extra(kind: str) -> None:
     assert all(f"{name}: {part['summary']}" in text for name, part in parts.items())
 
 
+def test_a_broken_part_of_another_package_does_not_end_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[loopwright.models]\nbroken = nowhere:Net\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = run("list", "models").stdout
+    assert "broken: Cannot be loaded: No module named 'nowhere'" in lines
+    assert "cnn: " in lines
+
+
 def test_what_a_list_says_of_models_and_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the data or the run fill in is told, and what needs a package that is missing."""
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)

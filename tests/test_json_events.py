@@ -144,3 +144,24 @@ def test_a_program_reads_along(config: Path) -> None:
         assert process.wait(timeout=60) == 75
     assert seen == ["start", "epoch", "epoch"]
     assert rest[-1]["event"] == "error"
+
+
+@pytest.mark.system
+def test_a_program_that_stops_reading_ends_no_run(config: Path) -> None:
+    command = [sys.executable, "-m", "loopwright", "train", str(config), "--json"]
+    with subprocess.Popen(
+        command,
+        cwd=config.parent,
+        env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read()
+        assert process.wait(timeout=60) == 0
+    assert told.count("Nobody reads the events any more") == 1
+    (status,) = config.parent.rglob("status.json")
+    assert json.loads(status.read_text())["status"] == "finished"

@@ -91,6 +91,10 @@ def describe_parts(kind: str) -> Iterator[dict[str, Any]]:
         except MissingExtraError:
             yield {"name": name, "summary": "Not installed.", "arguments": {}, "extra": extra}
             continue
+        except Exception as error:  # another's package: the rest of the list is still worth seeing
+            summary = f"Cannot be loaded: {error}"
+            yield {"name": name, "summary": summary, "arguments": {}, "extra": extra}
+            continue
         filled = {key: f"the run's {value}" for key, value in _lengths(part).items()}
         yield {
             "name": name,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,11 @@ class TrackingCallback(TrainerCallback):
 
     def _find_pictures(self) -> dict[Path, int]:
         """Return when each picture was written, in nanoseconds."""
-        return {path: path.stat().st_mtime_ns for path in self._pictures.glob("[!.]*")}
+        found = {}
+        for path in self._pictures.glob("[!.]*"):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                found[path] = path.stat().st_mtime_ns
+        return found
 
 
 def make_trackers(components: Iterable[ComponentSpec]) -> tuple[TrackerList, list[Problem]]:

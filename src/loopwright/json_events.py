@@ -1,6 +1,8 @@
 """What `loopwright train --json` writes: one JSON object per line, for programs that read along."""
 
 import json
+import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,8 @@ _RESULTS = (
 class JsonEvents:
     """Writes events to a stream, each as one line that is there at once.
 
+    When nobody reads the stream any more, that is told on stderr once, and the run goes on.
+
     Args:
         stream: where to write.
     """
@@ -38,8 +42,14 @@ class JsonEvents:
     def write(self, event: str, **values: Any) -> None:
         """Write one event; numbers that are not finite become "NaN", "Infinity" or "-Infinity"."""
         line = {"event": event, "time": time.time(), **mask_secrets(to_plain(values))}
-        self._stream.write(json.dumps(line, allow_nan=False) + "\n")
-        self._stream.flush()
+        text = json.dumps(line, allow_nan=False) + "\n"
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            # What is written from here on, Python's own flush at its end included, goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            print("Nobody reads the events any more; the run goes on without.", file=sys.stderr)
 
     def write_end(self, results: Mapping[str, Any]) -> None:
         """Write what `Experiment.train` returned."""

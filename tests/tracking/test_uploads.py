@@ -94,13 +94,36 @@ def check_copy(tmp_path: Path, name: str, folder: Path | None = None) -> list[st
         *((mode, "s3://cloud_results/a/b") for mode in ("s3", "aws_s3", "aws")),
         *((mode, "gs://cloud_results/a/b") for mode in ("gcs", "google_storage", "google storage")),
         ("az://container/x/", "az://container/x/a/b"),
-        *((mode, None) for mode in (None, "local", "S3", "")),
+        *((mode, None) for mode in (None, "local", "")),
     ],
 )
 def test_modes(mode: str | None, url: str | None) -> None:
     """A-18, A-24: two clouds under three names each, any URL, and the disk for all else."""
     assert cloud_url(mode, "cloud_results", "a/b") == url
     assert cloud_url("s3", "bucket", "") == "s3://bucket"
+
+
+def test_a_cloud_that_was_probably_meant_is_named() -> None:
+    with pytest.warns(UserWarning, match="'S3', so files stay on the disk; .* give 's3'"):
+        assert cloud_url("S3", "cloud_results", "") is None
+
+
+def test_several_copies_share_one_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where a server is silent, a second copy does not begin to wait anew."""
+    waits: list[float] = []
+
+    def wait(mirror: Mirror, seconds: float) -> bool:
+        waits.append(seconds)
+        clock[0] += seconds
+        return False
+
+    clock = [0.0]
+    mirrors = [Mirror((tmp_path / "there" / n).as_uri(), tmp_path / n) for n in ("a", "b")]
+    monkeypatch.setattr(uploads, "_mirrors", dict(enumerate(mirrors)))
+    monkeypatch.setattr(Mirror, "wait", wait)
+    monkeypatch.setattr(uploads.time, "monotonic", lambda: clock[0])
+    finish_uploads(lambda line: None, is_stopping=True)
+    assert waits == [15.0, 0.0]
 
 
 def test_what_cannot_be_a_place_is_refused_when_the_loop_is_made(tmp_path: Path) -> None:

@@ -143,11 +143,17 @@ class Mirror(os.PathLike[str]):
             self._state.wait_for(lambda: self._thread is None, seconds)
             return self._thread is None and self._refusal is None
 
-    def finish(self, tell: Tell, *, is_stopping: bool = False) -> None:
-        """Wait for the copy, as long as was said; tell what is left to do."""
+    def finish(self, tell: Tell, *, is_stopping: bool = False, waited: float = 0.0) -> None:
+        """Wait for the copy, as long as was said; tell what is left to do.
+
+        Args:
+            tell: Called with a line for the user.
+            is_stopping: Whether a signal or an error ends the process, so that the wait is short.
+            waited: Seconds of that time that went to other copies.
+        """
         self.changed()
         longest = min(self.wait_seconds, _STOPPING_SECONDS) if is_stopping else self.wait_seconds
-        is_complete = self.wait(longest)
+        is_complete = self.wait(max(0.0, longest - waited))
         self.report(tell)
         if not is_complete and self._refusal is None:
             tell(self._left())

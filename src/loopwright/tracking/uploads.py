@@ -1,6 +1,8 @@
 """Where files go beside the local disk: copies of experiments at URLs, kept in the background."""
 
 import shutil
+import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from os import PathLike
@@ -9,6 +11,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from loopwright.checkpoint import write_aside
+from loopwright.registry import nearest_name
 from loopwright.storage import Mirror, is_url, open_storage
 from loopwright.storage.local import read_notes
 
@@ -108,12 +111,15 @@ def _copy(source: Path, target: Path) -> None:
 def finish_uploads(tell: Callable[[str], None] = print, *, is_stopping: bool = False) -> None:
     """Wait for the copies of all experiments of this process; tell what could not be sent.
 
+    They are sent side by side, and the wait for all of them is that for one.
+
     Args:
         tell: Called with a line for the user.
         is_stopping: Whether a signal or an error ends the process, so that the wait is short.
     """
+    began = time.monotonic()
     for mirror in list(_mirrors.values()):
-        mirror.finish(tell, is_stopping=is_stopping)
+        mirror.finish(tell, is_stopping=is_stopping, waited=time.monotonic() - began)
 
 
 def cloud_url(
@@ -140,6 +146,13 @@ def cloud_url(
             )
         url = f"{'s3' if cloud_save_mode in S3_MODES else 'gs'}://{bucket_name}"
     else:
+        meant = nearest_name(cloud_save_mode or "", [*S3_MODES, *GOOGLE_MODES])
+        if meant is not None:
+            warnings.warn(
+                f"cloud_save_mode is {cloud_save_mode!r}, so files stay on the disk; for a copy "
+                f"in the cloud give {meant!r}.",
+                stacklevel=2,
+            )
         return None
     folder = (cloud_dir_prefix or "").strip("/")
     return f"{url.rstrip('/')}/{folder}" if folder else url.rstrip("/")

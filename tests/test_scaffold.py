@@ -176,6 +176,7 @@ def test_D_04_and_D_78_a_command_installs_the_requirements_after_those_of_docker
     # What is installed already needs no network.
     (folder / "trainer" / "requirements_trainer.txt").write_text("numpy\n")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_CONSTRAINT", raising=False)  # a path that holds in the checkout alone
     assert install_trainer_packages(folder) == 0
     (folder / "trainer" / "requirements_trainer.txt").write_text("no-such-package-anywhere\n")
     assert install_trainer_packages(folder) != 0

@@ -380,6 +380,18 @@ def test_the_loss_of_known_labels() -> None:
     assert known_label_loss(logits, torch.full((4,), -1)) == 0
 
 
+def test_a_pool_keeps_no_image_that_is_not_finite() -> None:
+    """Neither while it fills nor afterwards; a step that is undone cannot take it back."""
+    pool = ImagePool(2, (1,))
+    mixed = torch.tensor([[1.0], [float("nan")], [2.0], [float("inf")]])
+    for _ in range(20):
+        given = pool.exchange(mixed)
+        assert not given[1].isfinite().any()
+        assert not given[3].isfinite().any()
+    assert int(pool.count) == 2
+    assert pool.images.isfinite().all()
+
+
 def test_a_pool_gives_earlier_images_half_of_the_time() -> None:
     pool, reference = ImagePool(5, (1,)), Pool(5)
     torch.manual_seed(2)

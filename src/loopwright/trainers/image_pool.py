@@ -19,7 +19,8 @@ class ImagePool(nn.Module):
 
     Shrivastava et al. 2017 (https://arxiv.org/abs/1612.07828), section 2.3, as CycleGAN uses it:
     until the pool is full every image is kept and given back; from then on a coin decides whether
-    an image changes places with a random one of the pool. The draws come from torch's global
+    an image changes places with a random one of the pool. An image that is not finite, as a step
+    that is undone may make, is given back and not kept. The draws come from torch's global
     generator, and nothing reads the device.
 
     Args:
@@ -49,11 +50,13 @@ class ImagePool(nn.Module):
 
     def _one(self, image: Tensor, coin: Tensor, place: Tensor) -> Tensor:
         is_full = self.count == self.size
-        swaps = is_full & (coin < 0.5)
+        is_finite = image.isfinite().all()
+        swaps = is_full & is_finite & (coin < 0.5)
         index = torch.where(is_full, (place * self.size).long(), self.count)[None]
         kept = self.images.index_select(0, index)[0]
-        self.images.index_copy_(0, index, torch.where(is_full & ~swaps, kept, image)[None])
-        self.count.add_((~is_full).long())
+        takes = is_finite & (swaps | ~is_full)
+        self.images.index_copy_(0, index, torch.where(takes, image, kept)[None])
+        self.count.add_((takes & ~is_full).long())
         return torch.where(swaps, kept, image)
 
 

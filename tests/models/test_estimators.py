@@ -343,7 +343,8 @@ def test_an_artifact_with_another_estimator_inside_is_refused(tmp_path: Path) ->
     from loopwright.artifact import write_artifact
 
     spec = calls.to_dict()
-    spec["model"]["model"] = {"type": "sklearn.datasets:load_iris"}
-    write_artifact("model.zip", calls._fitted, spec, calls.dataset.dataset.tensors()[0])
-    with pytest.raises(ArtifactError, match="code of its own"):
-        read_artifact("model.zip")
+    for path in ("sklearn.datasets:load_iris", "sklearn.cluster:KMeans"):
+        spec["model"]["model"] = {"type": path}
+        write_artifact("model.zip", calls._fitted, spec, calls.dataset.dataset.tensors()[0])
+        with pytest.raises(ArtifactError, match="code of its own"):
+            read_artifact("model.zip")

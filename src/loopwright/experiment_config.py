@@ -15,6 +15,7 @@ from loopwright.problems import Problem, ProblemsError
 require("pydantic", "cli")  # says how to install it, before the import below fails without a hint
 
 from pydantic import (  # noqa: E402
+    AfterValidator,
     AliasChoices,
     BaseModel,
     BeforeValidator,
@@ -121,12 +122,21 @@ class ModelSpec(Spec):
     training: TrainingSpec = TrainingSpec()
 
 
+def _refuse_status(name: str) -> str:
+    if name == "status":
+        raise ValueError("is what the run itself tells of how it ended; give the tag another name")
+    return name
+
+
+TagName = Annotated[str, AfterValidator(_refuse_status)]
+
+
 class TrackingSpec(Spec):
     """Says where else the run is reported; the run folder always holds all of it."""
 
     run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Of a form that every store of runs takes."""
-    tags: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    tags: dict[TagName, str | int | float | bool] = Field(default_factory=dict)
     log_params: bool = Field(
         default=True, validation_alias=AliasChoices("log_params", "log_model_params")
     )

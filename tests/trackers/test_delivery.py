@@ -357,6 +357,13 @@ def test_the_queue_is_bounded(
     assert capsys.readouterr().err == ""
 
 
+def test_the_tag_of_how_a_run_ended_is_its_own() -> None:
+    config = declared(f"{WHERE}:Memory")
+    config["tracking"]["tags"] = {"status": "prod"}
+    with pytest.raises(ConfigurationError, match=r"tracking\.tags\.status.*another name"):
+        Experiment.from_dict(config)
+
+
 def test_a_run_that_goes_on_reports_the_rest_under_its_id() -> None:
     with pytest.raises(RunInterrupted):
         Experiment.from_dict(declared(f"{WHERE}:Memory")).train(callbacks=[Stop(2)])

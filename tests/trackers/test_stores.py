@@ -106,6 +106,12 @@ def test_mlflow_holds_the_run_and_goes_on_with_it() -> None:
     images = [each.path for each in client.list_artifacts(run.info.run_id, "images")]
     assert images == [f"images/square-{epoch}.png" for epoch in (1, 2, 3)]
 
+    (again,) = experiment.tracking.trackers  # MLflow refuses another value, which is no failure
+    again.start(run.data.tags["loopwright.run_id"], "run")
+    again.log_param("training.optimizer.lr", 1.0)
+    again.end()
+    assert client.get_run(run.info.run_id).data.params["training.optimizer.lr"] == "0.01"
+
 
 @pytest.mark.slow
 def test_wandb_offline_holds_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

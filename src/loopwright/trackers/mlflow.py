@@ -1,7 +1,7 @@
 """Reporting a run to MLflow."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -23,7 +23,8 @@ _CALM: Mapping[str, str] = {
 class MLflow(Tracker):
     """Sends the run to an MLflow server, or writes it to a database.
 
-    A run that goes on is found there again by its id.
+    A run that goes on is found there again by its id, and keeps the parameters it began with, as
+    MLflow changes none.
 
     Args:
         experiment_name: the experiment in MLflow, made where there is none.
@@ -47,6 +48,7 @@ class MLflow(Tracker):
         self._run_name = run_name
         self._client: Any = None
         self._run = ""
+        self._known_params: Collection[str] = ()
         self._status = "FINISHED"
 
     def start(self, run_id: str, logdir: str) -> None:
@@ -59,6 +61,7 @@ class MLflow(Tracker):
             else self._client.create_experiment(self._experiment_name)
         )
         found = self._client.search_runs([place], f"tags.`{_RUN_ID}` = '{run_id}'", max_results=1)
+        self._known_params = found[0].data.params if found else ()
         if found:
             self._run = found[0].info.run_id
             self._client.update_run(self._run, status="RUNNING")
@@ -74,7 +77,8 @@ class MLflow(Tracker):
             self._client.set_tag(self._run, name, value)
 
     def log_param(self, name: str, value: Any, step: int | None = None) -> None:
-        self._client.log_param(self._run, name, value)
+        if name not in self._known_params:
+            self._client.log_param(self._run, name, value)
 
     def log_metric(self, name: str, value: float, step: int | None = None) -> None:
         self._client.log_metric(self._run, name, value, step=step)

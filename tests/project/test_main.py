@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import zipfile
@@ -471,6 +472,17 @@ def test_a_sealed_test_set_counts_its_evaluations(
     assert [each["metrics"].keys() for each in record["evaluations"]] == [
         {"accuracy", "f1", "confusion_matrix"}
     ] * 2
+
+
+def test_a_model_of_unknown_training_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = sealed(tmp_path / "runs")
+    model = main.execute_trainer()
+    assert model is not None
+    foreign = shutil.copy(model, tmp_path / "foreign.pt")
+    main.execute_test(foreign)
+    assert "was trained on is not known" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part", [0, 1])

@@ -193,6 +193,10 @@ class Main:
         test_path = self._require_test()
         trained_on = {name: Path(each) for name, each in record.get("trained_on", {}).items()}
         seal = self._check_seal(*trained_on.values())
+        if seal is not None and not trained_on:
+            print(
+                f"What {model_path} was trained on is not known: the sealed test set may be part."
+            )
         for name, path in trained_on.items() if seal is not None else ():
             if record["sha256"][name] != _hash_file(path):
                 raise SealedTestSetError(

@@ -25,7 +25,17 @@ __all__ = [
 ]
 
 
-class ReconstructionsCallback(TrainerCallback):
+class _SeveralPictures(TrainerCallback):
+    """Draws pictures of some samples after each epoch."""
+
+    def __init__(self, num_samples: int = 8) -> None:
+        require_installed(("matplotlib",), "plots")
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
+        self.num_samples = num_samples
+
+
+class ReconstructionsCallback(_SeveralPictures):
     """Draws samples and what an autoencoder makes of them after each epoch.
 
     The samples are the first of the evaluation data, or of the training data where there is none;
@@ -38,12 +48,6 @@ class ReconstructionsCallback(TrainerCallback):
         MissingExtraError: matplotlib is not installed.
     """
 
-    def __init__(self, num_samples: int = 8) -> None:
-        require_installed(("matplotlib",), "plots")
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
-        self.num_samples = num_samples
-
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
         data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
         samples = _first(data, self.num_samples)
@@ -52,7 +56,7 @@ class ReconstructionsCallback(TrainerCallback):
         _draw(trainer, "reconstructions", [samples, torch.sigmoid(logits)])
 
 
-class SamplesCallback(TrainerCallback):
+class SamplesCallback(_SeveralPictures):
     """Draws samples that a model makes of random codes after each epoch, always of the same codes.
 
     The model has `decode`, which takes codes [samples, code_size] and returns logits, and
@@ -68,10 +72,7 @@ class SamplesCallback(TrainerCallback):
     """
 
     def __init__(self, num_samples: int = 8, seed: int = 0) -> None:
-        require_installed(("matplotlib",), "plots")
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
-        self.num_samples = num_samples
+        super().__init__(num_samples)
         self.seed = seed
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
@@ -79,7 +80,7 @@ class SamplesCallback(TrainerCallback):
         _draw(trainer, "samples", [samples])
 
 
-class ImageTranslationsCallback(TrainerCallback):
+class ImageTranslationsCallback(_SeveralPictures):
     """Draws images, what is made of them, and the wanted images after each epoch.
 
     For a `CycleGanTrainer` the rows are images, what is made of them, and what comes of that in the
@@ -92,12 +93,6 @@ class ImageTranslationsCallback(TrainerCallback):
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-
-    def __init__(self, num_samples: int = 8) -> None:
-        require_installed(("matplotlib",), "plots")
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
-        self.num_samples = num_samples
 
     def on_training_run_epoch_end(self, trainer: Trainer, **kwargs: Any) -> None:
         data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset

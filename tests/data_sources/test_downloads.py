@@ -163,7 +163,7 @@ def test_archives_are_unpacked_once(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["data.zip", "data.tar.gz"])
-@pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil-loopwright.txt"])
+@pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/evil-loopwright.txt"])
 def test_members_that_leave_the_folder_are_refused(kind: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     archive = pack(tmp_path / "inner" / kind, {"fine.txt": b"x", name: b"evil"})
@@ -175,7 +175,7 @@ def test_members_that_leave_the_folder_are_refused(kind: str, name: str, tmp_pat
         assert name.startswith("/")
         assert (folder / name.lstrip("/")).is_file()
     assert not list(tmp_path.glob("evil*"))
-    assert not Path("/tmp/evil-loopwright.txt").exists()
+    assert not Path("/evil-loopwright.txt").exists()
 
 
 def test_links_in_archives_are_refused(tmp_path: Path) -> None:

@@ -50,6 +50,15 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     _flush(path.parent)
 
 
+def write_text_aside(path: Path, text: str) -> None:
+    """Put a text in place of a file as `write_aside` does: in UTF-8, its line ends as they are."""
+
+    def write(aside: Path) -> None:
+        aside.write_text(text, encoding="utf-8", newline="")
+
+    write_aside(path, write)
+
+
 def _flush(path: Path) -> None:
     """Let a file or a folder reach the disk; Windows flushes no folders, and files for writers."""
     is_windows = os.name == "nt"

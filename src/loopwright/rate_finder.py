@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_text_aside
 from loopwright.errors import CheckpointError, NotSupportedError
 from loopwright.events import StopTrainingError, TrainerCallback
 from loopwright.extras import require
@@ -205,11 +205,7 @@ class LRFinder(FinderOptions, ABC):
         """Write options and what was measured to a JSON file."""
         state = {name: getattr(self, name) for name in (*_STORED, *_MEASURED)}
         text = json.dumps(to_plain({"finder": type(self).__name__, **state}), allow_nan=False)
-
-        def write(aside: Path) -> None:
-            aside.write_text(text, encoding="utf-8")
-
-        write_aside(Path(fname), write)
+        write_text_aside(Path(fname), text)
 
     def load(self, fname: str | os.PathLike[str]) -> None:
         """Take over what `save` wrote.

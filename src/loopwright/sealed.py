@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_text_aside
 from loopwright.errors import SealedTestSetError
 
 __all__ = ["Duplicates", "Seal", "find_duplicates", "hash_samples"]
@@ -282,12 +282,7 @@ class Seal:
             raise SealedTestSetError(f"{self.path} is no seal, or is damaged: {error!r}.") from None
 
     def _write(self) -> None:
-        text = json.dumps(self._record, indent=2) + "\n"
-        write_aside(self.path, lambda aside: _write_text(aside, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+        write_text_aside(self.path, json.dumps(self._record, indent=2) + "\n")
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_aside, write_text_aside
 from loopwright.errors import ConfigurationError, RunInterrupted, SealedTestSetError
 from loopwright.plain_values import mask_secrets, to_plain
 from loopwright.project.data import Data, read_samples
@@ -336,8 +336,7 @@ class Main:
             "trained_on": {name: str(path) for name, path in paths.items()},
             "sha256": {name: _hash_file(path) for name, path in paths.items()},
         }
-        text = json.dumps(record, indent=2) + "\n"
-        write_aside(folder / RECORD, lambda aside: _write(aside, text))
+        write_text_aside(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
 def rows_of(tested: Main, evaluated: Main) -> dict[str, Any]:
@@ -399,7 +398,3 @@ def _zip(path: Path, parts: Mapping[str, str | Path | None]) -> None:
         for part, file in parts.items():
             if file is not None:
                 archive.write(file, f"{part}_dataset{Path(file).suffix}")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

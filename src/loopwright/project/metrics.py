@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_text_aside
 from loopwright.plain_values import to_plain
 from loopwright.results.classification_report import ClassificationReport
 from loopwright.results.classification_statistics import confusion_matrix, precision_recall_f1
@@ -224,11 +224,7 @@ class MetricSet:
             ax = plot_predicted_against_true(targets.reshape(-1), predictions.reshape(-1))
             save_figure(ax, folder / f"{part}_predicted_against_true.png")
         text = json.dumps(to_plain(report), indent=2)
-        write_aside(folder / f"{part}_report.json", lambda aside: _write(aside, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+        write_text_aside(folder / f"{part}_report.json", text)
 
 
 def _check_classes(what: str, values: Values, num_classes: int) -> None:

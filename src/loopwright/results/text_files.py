@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_text_aside
 
 TEXTS_FILE = "texts.jsonl"
 """One JSON object per sample, replaced at each evaluation."""
@@ -15,10 +15,5 @@ def write_texts(folder: str | Path, **columns: Sequence[object]) -> Path:
     path = Path(folder).expanduser() / TEXTS_FILE
     rows = zip(*columns.values(), strict=True)
     lines = [json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows]
-    text = "".join(f"{line}\n" for line in lines)
-
-    def write(aside: Path) -> None:
-        aside.write_text(text, encoding="utf-8")
-
-    write_aside(path, write)
+    write_text_aside(path, "".join(f"{line}\n" for line in lines))
     return path

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_aside, write_text_aside
 from loopwright.extras import require
 from loopwright.plain_values import to_plain
 from loopwright.results import plots
@@ -120,11 +120,7 @@ class TrainingHistoryWriter:
         rows = self._rows.setdefault(name, [])
         rows.append({"Epoch": epoch, **self._news(name, training_history)})
         text = _as_text(rows) if file_format == "txt" else _as_table(rows, file_format)
-
-        def write(aside: Path) -> None:
-            aside.write_text(text, encoding="utf-8", newline="")
-
-        write_aside(path, write)
+        write_text_aside(path, text)
         return name, str(path)
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_aside, write_text_aside
 from loopwright.experiment_folder import ExperimentFolder
 from loopwright.plain_values import mask_secrets, to_plain
 
@@ -67,11 +67,7 @@ class HyperParamSourceReporter:
         names = sorted(hyperparams) if sort_names else list(hyperparams)
         lines = [f"{name}:\t{_readable(name, hyperparams[name])}\n" for name in names]
         path = self.folder.path / self.file_name
-
-        def write(aside: Path) -> None:
-            aside.write_text("".join(lines), encoding="utf-8")
-
-        write_aside(path, write)
+        write_text_aside(path, "".join(lines))
         return str(path)
 
     def save_experiment_python_file(self, hyperparams: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_aside, write_text_aside
 from loopwright.experiment_folder import ExperimentFolder, new_timestamp
 from loopwright.extras import require_installed
 from loopwright.plain_values import mask_secrets, read_number, to_plain
@@ -190,11 +190,7 @@ def _without_loss(make: Callable[[], Any], what: str, otherwise: Any) -> Any:
 def _write_json(path: Path, content: Mapping[str, Any]) -> list[str]:
     plain = mask_secrets(to_plain(as_plain_lists(content)))
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-
-    def write(aside: Path) -> None:
-        aside.write_text(f"{text}\n", encoding="utf-8")
-
-    write_aside(path, write)
+    write_text_aside(path, f"{text}\n")
     return [path.name, str(path)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from loopwright.checkpoint import write_aside
+from loopwright.checkpoint import write_text_aside
 from loopwright.errors import CheckpointError
 from loopwright.plain_values import read_number, to_plain
 
@@ -161,12 +161,7 @@ class HistoryArrays:
         A name that ends in `.pkl` becomes one in `.history.json`.
         """
         path = history_path(fname)
-        text = json.dumps(to_plain(self.history_values()), allow_nan=False)
-
-        def write(aside: Path) -> None:
-            aside.write_text(text, encoding="utf-8")
-
-        write_aside(path, write)
+        write_text_aside(path, json.dumps(to_plain(self.history_values()), allow_nan=False))
         return path
 
     def load_history(self, fname: str | os.PathLike[str]) -> None:

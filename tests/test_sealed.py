@@ -1,6 +1,10 @@
 """Sealed test sets: hashes, duplicates exact and near, and the record of evaluations."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,36 @@ def test_a_hash_is_that_of_the_samples_in_any_order_and_form() -> None:
     assert hash_samples(np.concatenate([IMAGES, IMAGES[:1]])) != found
     assert hash_samples(TEXTS) == hash_samples(np.array(TEXTS))
     assert hash_samples(["a", "b"]) != hash_samples(["a", "c"])
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int16", "int64", "uint64", "float16", "float32", "float64"]
+)
+def test_the_type_of_numbers_changes_neither_hash_nor_duplicates(dtype: str) -> None:
+    whole = DRAW.integers(0, 256, (20, 6, 6)).astype(np.uint8)
+    assert hash_samples(whole.astype(dtype)) == hash_samples(whole)
+    assert len(find_duplicates(whole[:5].astype(dtype), whole).exact) == 5
+    listed = [torch.from_numpy(image) for image in whole]
+    assert hash_samples(whole.astype(dtype)) == hash_samples(listed)
+    if np.dtype(dtype).kind == "f":
+        shares = (whole / 256).astype(dtype)
+        assert hash_samples(shares.astype(np.float64)) == hash_samples(shares)
+
+
+def test_what_equals_itself_has_one_hash() -> None:
+    """Zero with a sign, a missing value of any bits, and a sum in float64 and in float32."""
+    nan = np.array([0x7FF8000000000001, 0xFFF8000000000000], np.uint64).view(np.float64)
+    assert hash_samples(np.array([[0.0, nan[0]]])) == hash_samples(np.array([[-0.0, nan[1]]]))
+    assert hash_samples(np.array([[0.1, -1e-60]])) == hash_samples(np.float32([[0.1, 0.0]]))
+    assert hash_samples(np.array([[True, False]])) == hash_samples(np.array([[1, 0]]))
+
+
+@pytest.mark.parametrize("number", [2**24, 2**53, 2**60, 2.0**24])
+def test_whole_numbers_that_differ_are_no_duplicates(number: Any) -> None:
+    """Such as times and identities, which float32 does not tell apart."""
+    first, second = np.array([[number]]), np.array([[number + 1]])
+    assert hash_samples(first) != hash_samples(second)
+    assert find_duplicates(first, second).exact == ()
 
 
 @pytest.mark.parametrize("samples", [IMAGES, TABLE, TEXTS, torch.from_numpy(TABLE)])
@@ -122,6 +156,60 @@ def test_an_evaluation_that_ended_meanwhile_is_counted(tmp_path: Path) -> None:
     first, second = (Seal(tmp_path / "test.seal.json", TABLE) for _ in range(2))
     first.count("first", {})
     assert "evaluation 2 (the first was of first" in second.count("second", {})
+
+
+COUNT = """\
+import sys
+from loopwright.sealed import Seal
+
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(40):
+    Seal(sys.argv[1], ["a", "b"]).count(f"{sys.argv[2]}-{number}", {})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_evaluations_of_processes_at_once_are_all_counted(tmp_path: Path) -> None:
+    path = tmp_path / "test.seal.json"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", COUNT, str(path), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    counted = {each["model"] for each in Seal(path, ["a", "b"]).evaluations}
+    assert counted == {f"{name}-{number}" for name in "ab" for number in range(40)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_a_file_system_without_locks_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match="No locks available.*Run one after the other"):
+        seal = Seal(tmp_path / "test.seal.json", TABLE)
+    with pytest.warns(UserWarning, match="may not be counted"):
+        assert "evaluation 1." in seal.count("first", {})
 
 
 def test_a_seal_refuses_other_samples_and_is_not_changed(tmp_path: Path) -> None:

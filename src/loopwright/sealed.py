@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
+import sys
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +19,9 @@ from numpy.typing import NDArray
 
 from loopwright.checkpoint import write_text_aside
 from loopwright.errors import SealedTestSetError
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["Duplicates", "Seal", "find_duplicates", "hash_samples"]
 
@@ -29,6 +36,7 @@ containment of documents")."""
 _SKETCH = 64  # numbers that a sample is projected to before distances are compared
 _SLACK = 1.6  # what a distance of projections may exceed the true one by, far beyond chance
 _CHUNK = 4096
+_MOST_WHOLE = 2.0**53  # from there on float64 leaves out whole numbers
 
 Floats = NDArray[np.float64]
 
@@ -55,7 +63,10 @@ class Duplicates:
 
 
 def hash_samples(samples: Any, targets: Any = None) -> str:
-    """Return the SHA-256 of samples, whatever their order.
+    """Return the SHA-256 of samples, whatever their order and the type of their numbers.
+
+    Whole numbers are hashed as they are, and others as float32 has them, so that samples have one
+    hash as integers and as floats, in few bytes and in many.
 
     Args:
         samples: an array or tensor [samples, ...], or a list of texts or of tensors.
@@ -72,10 +83,11 @@ def find_duplicates(
 ) -> Duplicates:
     """Return which samples are in a test set, and which nearly are; the first match of each.
 
-    Numbers are compared by distance, columns of tables in units of their standard deviation.
-    Texts are compared by triples of words, and so are rows of integers [samples, length], which
-    are taken for sequences of tokens: a table of integers is compared by distance as floats. Of
-    tensors in a list, such as images of many sizes, only exact duplicates are found.
+    Samples are the same where their numbers are, in whatever type they are stored (see
+    `hash_samples`). Numbers are compared by distance, columns of tables in units of their standard
+    deviation. Texts are compared by triples of words, and so are rows of integers [samples,
+    length], which are taken for sequences of tokens: a table of integers is compared by distance
+    as floats. Of tensors in a list, such as images of many sizes, only exact duplicates are found.
 
     Args:
         samples: an array or tensor [samples, ...], or a list of texts or of tensors.
@@ -106,7 +118,7 @@ def _are_sequences(array: NDArray[Any]) -> bool:
 
 
 def _digests(samples: Any) -> list[bytes]:
-    """Return a digest of each sample; numbers as float32, so that a file's type changes nothing."""
+    """Return a digest of each sample."""
     if isinstance(samples, list):
         rows = [
             each.encode() if isinstance(each, str) else _bytes(np.asarray(each)) for each in samples
@@ -120,7 +132,14 @@ def _digests(samples: Any) -> list[bytes]:
 
 
 def _bytes(array: NDArray[Any]) -> bytes:
-    return array.astype(np.int64 if array.dtype.kind == "i" else np.float32).tobytes()
+    """Return the same for equal numbers of any type: whole ones as they are, others as float32."""
+    values = array.reshape(-1).astype(np.float64)
+    if array.dtype.kind in "iu" and (np.abs(values) >= _MOST_WHOLE).any():
+        return array.astype(np.int64).tobytes()
+    broken = values != np.rint(values)
+    values[broken] = values[broken].astype(np.float32)
+    values[np.isnan(values)] = np.nan  # there are many, as there are two zeros
+    return (values + 0.0).tobytes()
 
 
 def _as_rows(samples: Any) -> Floats:
@@ -209,17 +228,18 @@ class Seal:
         self.path = Path(path)
         self._samples = samples
         found = hash_samples(samples, targets)
-        if not self.path.exists():
-            self._record: dict[str, Any] = {
-                "format": FORMAT,
-                "sha256": found,
-                "samples": len(samples),
-                "sealed": _now(),
-                "evaluations": [],
-            }
-            self._write()
-            return
-        self._record = self._read()
+        with _locked(self.path):
+            if not self.path.exists():
+                self._record: dict[str, Any] = {
+                    "format": FORMAT,
+                    "sha256": found,
+                    "samples": len(samples),
+                    "sealed": _now(),
+                    "evaluations": [],
+                }
+                self._write()
+                return
+            self._record = self._read()
         sealed = self.sha256
         if sealed != found:
             raise SealedTestSetError(
@@ -258,10 +278,12 @@ class Seal:
 
     def count(self, model: str, metrics: Mapping[str, Any]) -> str:
         """Record an evaluation, and return a line that tells how many there were."""
-        if self.path.exists():  # others may have counted meanwhile
-            self._record = self._read()
-        self._record["evaluations"].append({"time": _now(), "model": model, "metrics": {**metrics}})
-        self._write()
+        evaluation = {"time": _now(), "model": model, "metrics": {**metrics}}
+        with _locked(self.path):
+            if self.path.exists():  # others may have counted meanwhile
+                self._record = self._read()
+            self._record["evaluations"].append(evaluation)
+            self._write()
         number, first = len(self.evaluations), self.evaluations[0]
         if number == 1:
             return f"Sealed test set {self.sha256[:12]}: evaluation 1."
@@ -283,6 +305,34 @@ class Seal:
 
     def _write(self) -> None:
         write_text_aside(self.path, json.dumps(self._record, indent=2) + "\n")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for the lock of a seal and hold it; the system releases it when the process ends."""
+    if sys.platform == "win32":
+        _warn_of_no_lock(path, "on Windows")
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    file = os.open(path.with_name(f".{path.name}.lock"), flags, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            _warn_of_no_lock(path, f"on its file system ({error.strerror})")
+        yield
+    finally:
+        os.close(file)
+
+
+def _warn_of_no_lock(path: Path, where: str) -> None:
+    warnings.warn(
+        f"{path} cannot be locked {where}: of evaluations that end at once, one may not be "
+        "counted. Run one after the other.",
+        stacklevel=5,
+    )
 
 
 def _now() -> str:

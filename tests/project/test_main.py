@@ -28,7 +28,17 @@ from loopwright.events import TrainerCallback  # noqa: E402
 from loopwright.exports import load_export  # noqa: E402
 from loopwright.run_folder import read_run  # noqa: E402
 
-from .tiny_project import Main, TinyData, TinyTest, TinyTrain, config, data_module, module, points  # noqa: E402
+from .tiny_project import (  # noqa: E402
+    Main,
+    TinyData,
+    TinyPreparation,
+    TinyTest,
+    TinyTrain,
+    config,
+    data_module,
+    module,
+    points,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +57,7 @@ def test_D_62_and_D_68_a_training_leaves_a_run(trained: Main) -> None:
     record = json.loads((folder / "project.json").read_text())
     assert trained.best == folder / record["models"]["best"]  # type: ignore[attr-defined]
     assert (folder / record["models"]["best"]).exists()
-    assert record["trained_on"]["training"] == str(trained.training_path)
+    assert trained.runs / record["trained_on"]["training"] == trained.training_path
     assert record["config"]["model_config"]["learning_rate"] == 0.05
 
 
@@ -474,6 +484,29 @@ def test_a_sealed_test_set_counts_its_evaluations(
     ] * 2
 
 
+def test_the_count_follows_the_test_set_whatever_is_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sample less to train on is no new test set."""
+
+    class Fewer(TinyPreparation):
+        def split(self, num_samples: int) -> dict[str, np.ndarray]:
+            parts = super().split(num_samples)
+            return parts | {"train": parts["train"][1:]}
+
+    class WithFewer(Main):
+        preparation_class = Fewer
+
+    settings = config(dataset_config={"seal_test_set": True})
+    for main in (
+        Main(cfg=settings, force_save_path=tmp_path),
+        WithFewer(cfg=settings, force_save_path=tmp_path),
+    ):
+        main.execute_trainer()
+        main.execute_test()
+    assert "evaluation 2 (the first was of v1/epoch=" in capsys.readouterr().out
+
+
 def test_a_model_of_unknown_training_is_told_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -540,6 +573,18 @@ def test_the_targets_of_a_sealed_test_set_may_not_change(tmp_path: Path) -> None
     project.write_samples(main.test_dataset_path or "", np.array(features), (labels + 1) % 3)
     with pytest.raises(SealedTestSetError, match="seals 12 samples with the hash"):
         main.execute_test()
+
+
+def test_a_folder_of_runs_that_was_moved_is_tested_and_sealed(tmp_path: Path) -> None:
+    sealed(tmp_path / "here").execute_trainer()
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = sealed(tmp_path / "there")
+    results = moved.execute_test()
+    assert results["accuracy"] > 0.4
+    assert moved.test_dataset_path is not None
+    assert Path(moved.test_dataset_path).is_relative_to(tmp_path / "there")
+    record = (tmp_path / "there" / "v1" / "project.json").read_text()
+    assert str(tmp_path) not in record
 
 
 def test_a_model_is_refused_whose_training_data_changed_since(tmp_path: Path) -> None:

@@ -183,6 +183,60 @@ def test_models_of_one_name_do_not_take_each_others_place(tmp_path: Path, top: i
     assert found["test_loss"] == pytest.approx(keeps.best_model_score, rel=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_value_that_is_none_is_never_the_best(tmp_path: Path, mode: Any) -> None:
+    """Whenever it comes; where nothing else was measured its model is kept."""
+
+    class Measured(TrainerCallback):
+        def on_training_run_epoch_end(self, trainer: Any, **kwargs: Any) -> None:
+            epoch = trainer.run_history.current_epoch
+            trainer.run_history.update_metric("own", values[epoch - 1])
+
+    nan = float("nan")
+    for values, best, files in (
+        ([nan, 2.0, nan, 1.0], {"min": 1.0, "max": 2.0}[mode], {2, 4}),
+        ([2.0, 1.0, nan], {"min": 1.0, "max": 2.0}[mode], {1, 2}),
+        ([nan, 1.0, nan], 1.0, {1, 2}),
+    ):
+        folder = tmp_path / str(values)
+        keeps = project.ModelCheckpoint(
+            folder, "{epoch}", monitor="own", mode=mode, save_top_k=2, save_last=False
+        )
+        callbacks = [Measured(), keeps]
+        project.Trainer(**CPU, max_epochs=len(values), callbacks=callbacks).fit(
+            module(), data_module()
+        )
+        assert keeps.best_model_score == best
+        assert {path.name for path in folder.iterdir()} == {f"epoch={n}.pt" for n in files}
+
+
+def test_models_are_found_and_replaced_in_a_folder_that_was_moved(tmp_path: Path) -> None:
+    def train(folder: Path, epochs: int, **options: Any) -> project.ModelCheckpoint:
+        keeps = project.ModelCheckpoint(filename="{epoch}", monitor="train_loss")
+        trainer = project.Trainer(
+            **CPU,
+            max_epochs=epochs,
+            callbacks=[keeps, *options.pop("more", ())],
+            default_root_dir=folder,
+        )
+        trainer.fit(module(), data_module(), **options)
+        return keeps
+
+    class Stop(TrainerCallback):
+        def on_train_epoch_start(self, trainer: Any, **kwargs: Any) -> None:
+            if trainer.progress.epoch == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(RunInterrupted):
+        train(tmp_path / "here", 3, more=[Stop()])
+    assert (tmp_path / "here" / "epoch=1.pt").exists()
+    (tmp_path / "here").rename(tmp_path / "there")
+    keeps = train(tmp_path / "there", 3, resume="latest")
+    assert [path.name for path in (tmp_path / "there").glob("epoch*")] == ["epoch=3.pt"]
+    assert keeps.best_model_path == tmp_path / "there" / "epoch=3.pt"
+    assert not (tmp_path / "here").exists()
+
+
 def test_a_checkpoint_that_two_runs_share_writes_to_the_folder_of_each(tmp_path: Path) -> None:
     """A configuration holds one callback, and a program may train it several times."""
     keeps = project.ModelCheckpoint()

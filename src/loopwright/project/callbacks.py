@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from loopwright.callbacks import EarlyStoppingCallback
 from loopwright.device import LaggedValue
 from loopwright.events import TrainerCallback
 from loopwright.project.metrics import MetricSet
-from loopwright.watching import is_better, watched_value
+from loopwright.watching import watched_value
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
@@ -33,7 +34,7 @@ class ModelCheckpoint(TrainerCallback):
             become `epoch=3` and `val_loss=0.1234`; `-v1` and so on follows the name of a model
             that is kept already.
         monitor: the metric that says which is best.
-        mode: whether the least or the largest value is.
+        mode: whether the least or the largest value is; NaN is the worst of all.
         save_top_k: how many of the best are kept; -1 keeps all, 0 none.
         save_last: whether `last.pt` is written after each epoch.
     """
@@ -56,12 +57,12 @@ class ModelCheckpoint(TrainerCallback):
         self.save_top_k = save_top_k
         self.save_last = save_last
         self._kept: list[tuple[float, str]] = []
-        """Values and paths of the models that are kept, the best one first."""
+        """Values and file names, below `dirpath`, of the models that are kept, the best first."""
 
     @property
     def best_model_path(self) -> Path | None:
         """The file of the best model; None before the first."""
-        return Path(self._kept[0][1]) if self._kept else None
+        return self.dirpath / self._kept[0][1] if self._kept and self.dirpath else None
 
     @property
     def best_model_score(self) -> float | None:
@@ -84,17 +85,15 @@ class ModelCheckpoint(TrainerCallback):
         if self.save_top_k == 0:
             return
         value = float(watched_value(trainer.run_history, self.monitor, self))
-        worst = self._kept[-1][0] if self._kept else None
         is_full = 0 < self.save_top_k <= len(self._kept)
-        greater = self.mode == "max"
-        if is_full and not is_better(value, worst, greater_is_better=greater):
+        if is_full and self._rank(value) >= self._rank(self._kept[-1][0]):
             return
-        path = self._free_path(self.dirpath, self._name(trainer))
-        _save(trainer, path)
-        self._kept.append((value, str(path)))
-        self._kept.sort(key=lambda kept: -kept[0] if greater else kept[0])
+        name = self._free_name(self._name(trainer))
+        _save(trainer, self.dirpath / name)
+        self._kept.append((value, name))
+        self._kept.sort(key=lambda kept: self._rank(kept[0]))
         if is_full:
-            Path(self._kept.pop()[1]).unlink(missing_ok=True)
+            (self.dirpath / self._kept.pop()[1]).unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return which models are kept, for checkpoints."""
@@ -102,14 +101,19 @@ class ModelCheckpoint(TrainerCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with what `state_dict` returned."""
-        self._kept = [(float(value), str(path)) for value, path in state["kept"]]
+        self._kept = [(float(value), str(name)) for value, name in state["kept"]]
 
-    def _free_path(self, folder: Path, name: str) -> Path:
-        """Return a path that no kept model has: that of the name, or of the name with a number."""
-        kept = {path for _, path in self._kept}
+    def _rank(self, value: float) -> tuple[bool, float]:
+        """Return what is the less the better a value is."""
+        if math.isnan(value):
+            return True, 0.0
+        return False, -value if self.mode == "max" else value
+
+    def _free_name(self, name: str) -> str:
+        """Return the name of a file that no kept model has, with a number where one has it."""
+        kept = {each for _, each in self._kept}
         names = (name, *(f"{name}-v{number}" for number in range(1, len(kept) + 1)))
-        paths = (folder / f"{each}.pt" for each in names)
-        return next(path for path in paths if str(path) not in kept)
+        return next(file for file in (f"{each}.pt" for each in names) if file not in kept)
 
     def _name(self, trainer: Trainer) -> str:
         history = trainer.run_history

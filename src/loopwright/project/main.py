@@ -25,7 +25,7 @@ from loopwright.project.module import Model
 from loopwright.project.preparation import PARTS, DatasetPreparation
 from loopwright.project.settings import complete_config
 from loopwright.project.testing import Test
-from loopwright.project.training import Train
+from loopwright.project.training import Train, path_below
 from loopwright.run_folder import read_run
 from loopwright.run_record import is_run_folder
 from loopwright.sealed import Seal
@@ -188,10 +188,11 @@ class Main:
         run = next((path for path in model_path.parents if is_run_folder(path)), None)
         self.save_path = run or self._new_run()
         record = _read_record(self.save_path)
-        if self._divides and Path(record.get("test") or "").is_file():
-            self.test_dataset_path = Path(record["test"])
+        runs = self.save_path.parent
+        if self._divides and record.get("test") and (runs / record["test"]).is_file():
+            self.test_dataset_path = runs / record["test"]
         test_path = self._require_test()
-        trained_on = {name: Path(each) for name, each in record.get("trained_on", {}).items()}
+        trained_on = {name: runs / each for name, each in record.get("trained_on", {}).items()}
         seal = self._check_seal(*trained_on.values())
         if seal is not None and not trained_on:
             print(
@@ -332,8 +333,8 @@ class Main:
         record = {
             "models": models,
             "config": mask_secrets(to_plain(self.config)),
-            "test": None if test is None else str(test),
-            "trained_on": {name: str(path) for name, path in paths.items()},
+            "test": None if test is None else path_below(test, folder.parent),
+            "trained_on": {name: path_below(path, folder.parent) for name, path in paths.items()},
             "sha256": {name: _hash_file(path) for name, path in paths.items()},
         }
         write_text_aside(folder / RECORD, json.dumps(record, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """Preparing a data set: reading it whole, dividing it, and writing its three parts."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +71,32 @@ class DatasetPreparation:
     def prepare_datasets(self) -> tuple[Path, Path, Path]:
         """Write the three files, and return their paths: training, validation, test.
 
-        They lie in a folder named after what is in them, so that the same data, ratios and seed
-        give the same files.
+        They lie in folders named after what is in them, so that the same data, ratios and seed
+        give the same files. That of the test set is its own: its seal stays with it whatever the
+        others hold.
         """
         features, targets = self.load_dataset()
         parts = self.split(len(targets))
         if self.dataset_config["drop_test_duplicates"]:
             parts = _without_duplicates(parts, features)
         chosen = {name: (_take(features, rows), targets[rows]) for name, rows in parts.items()}
-        digest = hashlib.sha256()
-        for array in (np.asarray(each) for part in chosen.values() for each in part):
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(array.tobytes())
-        folder = self.save_path / f"dataset-{digest.hexdigest()[:8]}"
+        test = self.save_path / f"test-{_digest(chosen['test'])}"
+        others = self.save_path / f"dataset-{_digest(chosen['train'] + chosen['validation'])}"
         ending = self.dataset_config["file_format"]
-        paths = [folder / f"{PARTS[name]}_dataset.{ending}" for name in chosen]
-        for path, (part, classes) in zip(paths, chosen.values(), strict=True):
+        folders = {"train": others, "validation": others, "test": test}
+        paths = {name: folders[name] / f"{PARTS[name]}_dataset.{ending}" for name in PARTS}
+        for name, path in paths.items():
             if not path.exists():
-                write_samples(path, part, classes)
-        return paths[0], paths[1], paths[2]
+                write_samples(path, *chosen[name])
+        return paths["train"], paths["validation"], paths["test"]
+
+
+def _digest(arrays: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:8]
 
 
 def _take(features: Any, rows: np.ndarray) -> Any:

@@ -102,7 +102,7 @@ class Train:
         best = saved.get("best", saved.get("last"))
         if best is not None:
             saved.update(self._export(best))
-        return {name: _below(path, self.save_path) for name, path in saved.items()}
+        return {name: path_below(path, self.save_path) for name, path in saved.items()}
 
     def _export(self, path: str) -> dict[str, str]:
         kinds = {"onnx": export_onnx, "pt2": export_pt2}
@@ -137,6 +137,7 @@ def load_weights(model: Any, path: str | Path) -> None:
     model.load_state_dict(weights)
 
 
-def _below(path: str, folder: Path) -> str:
-    inside = Path(path).resolve().is_relative_to(folder.resolve())
-    return str(Path(path).resolve().relative_to(folder.resolve())) if inside else path
+def path_below(path: str | Path, folder: Path) -> str:
+    """Return a path as seen from a folder that it lies in, else the whole path."""
+    whole, folder = Path(path).resolve(), folder.resolve()
+    return str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole)

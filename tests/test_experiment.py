@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 yaml = pytest.importorskip("yaml")
 
 from loopwright.checkpoint_policy import CheckpointPolicy  # noqa: E402
-from loopwright.cli import _resuming_command  # noqa: E402
+from loopwright.cli_training import resuming_command  # noqa: E402
 from loopwright.config_file import ConfigSource, apply_overrides  # noqa: E402
 from loopwright.errors import ConfigurationError, RunInterrupted  # noqa: E402
 from loopwright.events import TrainerCallback  # noqa: E402
@@ -500,5 +500,5 @@ def test_secrets_inside_of_values_are_not_told() -> None:
         apply_overrides(ConfigSource({"a": 1}), ["a.api_key=hunter2"])
     assert "a.api_key=***: " in str(caught.value)
     override = "tracking.trackers=[{type: comet_ml, api_key: hunter2}]"
-    command = _resuming_command("run.yaml", [override, "a=.nan", "a.token=12"], {})
+    command = resuming_command("run.yaml", [override, "a=.nan", "a.token=12"], {})
     assert command.endswith("--set 'tracking.trackers=***' --set a=.nan --set 'a.token=***'")

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from loopwright.cli_exits import exit_codes
 from loopwright.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,13 +21,8 @@ if TYPE_CHECKING:
 TOKEN = "LOOPWRIGHT_TOKEN"
 
 
-def add_commands(app: "typer.Typer", exit_codes: Any) -> None:
-    """Add the commands to the command line.
-
-    Args:
-        app: the command line.
-        exit_codes: a context that turns errors into one message and an exit code.
-    """
+def add_artifact_commands(app: "typer.Typer") -> None:
+    """Add the commands to the command line."""
     import typer
 
     artifact_argument = typer.Argument(help="The file that Experiment.save wrote.")

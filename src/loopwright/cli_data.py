@@ -2,9 +2,11 @@
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
+from loopwright.cli_exits import exit_codes
+from loopwright.cli_training import read_experiment
 from loopwright.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -27,14 +29,8 @@ KINDS = (
 )
 
 
-def add_commands(app: "typer.Typer", exit_codes: Any, read_experiment: Callable[..., Any]) -> None:
-    """Add the commands to the command line.
-
-    Args:
-        app: the command line.
-        exit_codes: a context that turns errors into one message and an exit code.
-        read_experiment: makes an experiment of a file, overrides and options.
-    """
+def add_data_commands(app: "typer.Typer") -> None:
+    """Add the commands to the command line."""
     import typer
 
     @app.command("list")

@@ -1,8 +1,9 @@
 """The commands for generated projects: new and install-trainer-packages."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
+from loopwright.cli_exits import exit_codes
 from loopwright.errors import ConfigurationError
 from loopwright.scaffold import (
     SUMMARIES,
@@ -18,13 +19,8 @@ PARTS = ("trainer",)
 """What `--add` can add."""
 
 
-def add_project_commands(app: "typer.Typer", exit_codes: Any) -> None:
-    """Add the commands to the command line.
-
-    Args:
-        app: the command line.
-        exit_codes: a context that turns errors into one message and an exit code.
-    """
+def add_project_commands(app: "typer.Typer") -> None:
+    """Add the commands to the command line."""
     import typer
 
     debug_option = typer.Option("--debug", help="Show the traceback of errors.")

@@ -1,20 +1,16 @@
 """The commands that copy runs to URLs and back: push and fetch."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
+from loopwright.cli_exits import exit_codes
 from loopwright.errors import StorageError
 
 if TYPE_CHECKING:
     import typer
 
 
-def add_storage_commands(app: "typer.Typer", exit_codes: Any) -> None:
-    """Add the commands to the command line.
-
-    Args:
-        app: the command line.
-        exit_codes: a context that turns errors into one message and an exit code.
-    """
+def add_storage_commands(app: "typer.Typer") -> None:
+    """Add the commands to the command line."""
     import typer
 
     debug_option = typer.Option("--debug", help="Show the traceback of errors.")

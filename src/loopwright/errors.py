@@ -9,6 +9,8 @@ LoopwrightError
 ├── OutOfMemoryError     (a MemoryError)         a run needs more memory than there is
 ├── DownloadError        (an OSError)            a file cannot be fetched or unpacked
 ├── StorageError         (an OSError)            a remote folder cannot be used, or is damaged
+├── NotFittedError       (a ValueError)          something needs a trained model, and there is none
+├── DivergedError        (an ArithmeticError)    the loss of a declared run became infinite or NaN
 ├── SealedTestSetError   (a ValueError)          a test set that was put aside is not what it was
 ├── RunInterrupted                               a signal ended a run, which saved and can go on
 └── NotSupportedError    (a NotImplementedError) a known thing that this version does not do
@@ -57,6 +59,14 @@ class StorageError(LoopwrightError, OSError):
 
 class SealedTestSetError(LoopwrightError, ValueError):
     """Tells that a test set is not the sealed one, or that a model was trained on its samples."""
+
+
+class NotFittedError(LoopwrightError, ValueError):
+    """Tells that something needs a trained model and there is none."""
+
+
+class DivergedError(LoopwrightError, ArithmeticError):
+    """Tells that a run ended because its loss became infinite or NaN."""
 
 
 class RunInterrupted(LoopwrightError):

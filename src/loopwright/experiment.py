@@ -1,79 +1,55 @@
 """A declared run: which data, which model, how to train it, said in values rather than in code."""
 
 import os
-import secrets
-import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from loopwright.artifact import read_artifact, write_artifact
-from loopwright.augmentors import AugmentingTrainer
-from loopwright.callbacks import MetricsCallback
-from loopwright.components.schedules import build_schedule
 from loopwright.config_file import ConfigSource, apply_overrides, read_config_file
 from loopwright.datasets import Array, Samples
-from loopwright.datasets.downloads import DownloadManager, cache_folder
-from loopwright.datasets.splits import split_indices
-from loopwright.default_callbacks import MoveModulesToDeviceCallback, TerminateOnNaNCallback
-from loopwright.environment import describe_environment
-from loopwright.errors import (
-    CheckpointError,
-    ConfigurationError,
-    LoopwrightError,
-    NotSupportedError,
-)
+from loopwright.datasets.downloads import DownloadManager
+from loopwright.device import cpu_threads
+from loopwright.errors import DivergedError, NotFittedError, NotSupportedError
 from loopwright.events import TrainerCallback
-from loopwright.experiment_checks import (
-    SCHEDULED,
-    disk_problems,
-    fit_problems,
-    folder_problems,
-    label_encoder,
-    shape_problems,
-)
+from loopwright.experiment_checks import fit_problems
 from loopwright.experiment_components import Dataset, Declared, Model, Tracking
-from loopwright.experiment_config import (
-    ExperimentSpec,
-    TrainingSpec,
-    find_value,
-    raise_problems,
-    schema_problems,
-)
-from loopwright.experiment_parts import (
-    Parts,
-    add_augmentation,
-    add_model,
-    first_line,
-    make_parts,
-    name_tokens,
-    needs_fitting,
-    part_problems,
-    place_files,
+from loopwright.experiment_config import ExperimentSpec, raise_problems, schema_problems, settle
+from loopwright.experiment_parts import make_parts, name_tokens, part_problems, place_files
+from loopwright.experiment_place import Place, make_mirror, open_folder
+from loopwright.experiment_preparation import Preview, make_preview, prepare, split_rows
+from loopwright.experiment_run import (
+    Begun,
+    as_fitted,
+    collect,
+    explaining_misfits,
+    fit,
+    log_evaluation,
+    make_trainer,
+    measure,
 )
 from loopwright.experiment_tracking import reporting
 from loopwright.fitted import Fitted
 from loopwright.forensics import Replay, replay
 from loopwright.models.estimators import EstimatorModel
 from loopwright.plain_values import mask_secrets
-from loopwright.preprocessors.pipeline import Pipeline, Preparation, take_rows
-from loopwright.problems import Problem, ProblemsError
-from loopwright.resuming import EarlierRun, differences, find_run, refuse_changes
-from loopwright.run_folder import RunFolder, new_run_path, read_run
+from loopwright.preprocessors.pipeline import take_rows
+from loopwright.resuming import (
+    EarlierRun,
+    differences,
+    find_run,
+    refuse_changes,
+    take_filled_in,
+)
+from loopwright.run_folder import new_run_path
 from loopwright.run_lock import locked
-from loopwright.schedulers import all_of
-from loopwright.seed import preserved_random_states, set_seed
+from loopwright.seed import preserved_random_states
 from loopwright.stages import Callback, Stages
-from loopwright.storage import Mirror, is_url
-from loopwright.trainer import Trainer
 
 if TYPE_CHECKING:
     from loopwright.rate_finder import LRFinder
@@ -91,65 +67,6 @@ __all__ = [
 _RUNS_FOLDER = "runs"
 
 Part = TypeVar("Part", bound=Declared)
-
-
-class NotFittedError(LoopwrightError, ValueError):
-    """Tells that something needs a trained model and there is none."""
-
-
-class DivergedError(LoopwrightError, ArithmeticError):
-    """Tells that a run ended because its loss became infinite or NaN."""
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Holds the rows of each part as tensors, ready for the model."""
-
-    parts: Mapping[str, tuple[Tensor, Tensor]]
-    rows: Tensor
-    """The number in the data set of each row of the training part."""
-
-    def to_train(self, trainer: Trainer) -> tuple[Tensor, ...]:
-        """Return what this trainer trains on: where it augments, the rows' numbers too."""
-        return (
-            (*self["train"], self.rows) if isinstance(trainer, AugmentingTrainer) else self["train"]
-        )
-
-    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
-        return self.parts[name]
-
-    def get(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """Return a part, or None where it was not declared."""
-        return self.parts.get(name)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Says where a run will be."""
-
-    path: Path
-    is_own: bool = True
-    """Whether that is its folder, or else the one in which it will be made."""
-    resumes: bool | None = None
-    """Whether an unfinished run may be there; None where what is there is known."""
-
-    @classmethod
-    def of(cls, earlier: EarlierRun | None, given: str | None, runs: Path) -> "_Place":
-        if earlier is not None:
-            return cls(earlier.path, resumes=None if earlier.has_checkpoint else True)
-        return cls(Path(given), resumes=False) if given else cls(runs, is_own=False)
-
-
-@dataclass(frozen=True)
-class Preview:
-    """Holds some training samples on their way to the model."""
-
-    raw: list[Any]
-    prepared: Tensor
-    augmented: Tensor
-    """[samples, epochs, ...]; as prepared where nothing is augmented."""
-    raw_info: Array
-    prepared_info: Array
 
 
 class Experiment:
@@ -213,13 +130,12 @@ class Experiment:
         raise_problems(problems, source)
         assert spec is not None
         self._source = source
-        self.spec: ExperimentSpec = _settle(spec)
+        self.spec: ExperimentSpec = settle(spec)
         self._components = dict(components or {})
         self._fitted: Fitted | None = None
         self._sample: Samples | None = None
         self.run_folder: Path | None = None
         """The folder of the last training."""
-        self._mirror: Mirror | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -310,46 +226,62 @@ class Experiment:
             RunInterrupted: SIGTERM, SIGHUP or SIGUSR1 ended the training, after saving; for SIGINT
                 it is KeyboardInterrupt.
         """
-        self._mirror = self._make_mirror(resume=resume)
+        mirror = make_mirror(self.spec.run.folder, resume=resume)
+        given = self.spec.run.folder if mirror is None else str(mirror.folder)
         runs = Path(trackings_dir if trackings_dir is not None else _RUNS_FOLDER)
         told = list(callbacks or ())
         stages = Stages([each for each in told if isinstance(each, Callback)], verbose=verbose)
         inner = [each for each in told if not isinstance(each, Callback)]
-        earlier, changes = self._find_earlier(runs, allow_changes) if resume else (None, False)
+        earlier, changes = (
+            self._find_earlier(given, runs, allow_changes) if resume else (None, False)
+        )
         if earlier is not None and earlier.is_complete:
             print(f"The run in {earlier.path} is finished: nothing to resume")
             self.run_folder = earlier.path
-            return self._collect(earlier.path, stages)
-        threads = _cpu_threads(self.spec.run.threads)
+            return collect(earlier.path, stages)
+        threads = cpu_threads(self.spec.run.threads)
         with preserved_random_states(), threads, stages.whole(), ExitStack() as held:
             if earlier is not None:
                 held.enter_context(locked(earlier.path))
-            place = _Place.of(earlier, self._given_folder(), runs)
-            parts, data = self._prepare(stages, held, dl_manager=dl_manager, place=place)
+            place = Place.of(earlier, given, runs)
+            parts, data = prepare(
+                self.spec,
+                self._source,
+                self.dataset,
+                held,
+                stages=stages,
+                dl_manager=dl_manager,
+                tracking=self.tracking,
+                place=place,
+            )
             raise_problems(fit_problems(parts, self.spec, data["train"]), self._source)
             path = place.path if place.is_own else new_run_path(runs, self.name)
             held.enter_context(locked(path))
-            folder = self._open_folder(path, earlier)
+            folder = open_folder(path, earlier, self._values_to_store())
+            self.run_folder = folder.path
             place_files(parts, folder.path)
             name_tokens(parts)
-            begun = _Begun(folder, self._values_to_store() if changes else None)
+            begun = Begun(folder, self._values_to_store() if changes else None)
             report = held.enter_context(reporting(self.tracking.trackers, self.spec, folder.path))
             reports = () if report is None else (report,)
-            trainer = self._make_trainer(parts, folder, [begun, *inner, *reports])
-            with stages.stage("fit_model"), _explaining_misfits(begun):
-                self._fit(trainer, data, earlier, allow_changes=allow_changes)
+            trainer = make_trainer(
+                parts, self.spec, [begun, *inner, *reports], run_dir=mirror or folder.path
+            )
+            training, resumes = self.spec.model.training, earlier is not None
+            with stages.stage("fit_model"), explaining_misfits(begun):
+                fit(trainer, data, training, resume=resumes, allow_changes=allow_changes)
             with stages.stage("evaluate_model"):
-                tested = self._test(trainer, data)
+                tested = measure(trainer, data, training.batch_size)
             if earlier is not None and earlier.is_trained:
-                _log_evaluation(folder, trainer)
+                log_evaluation(folder, trainer)
             folder.add_metrics(tested)
             if report is not None:
                 report.log_metrics(tested, trainer.progress.epochs_done)
             trainer._keeper.finish_copy(trainer)
-        results = self._collect(folder.path, stages)
+        results = collect(folder.path, stages)
         assert parts.source is not None
         self.model.model = trainer.model
-        self._fitted = self._as_fitted(parts, trainer.model, results["metrics"])
+        self._fitted = as_fitted(parts, self.spec, trainer.model, results["metrics"])
         self._sample = parts.source.read(0, min(4, len(parts.source)))[0]
         return results
 
@@ -362,11 +294,12 @@ class Experiment:
             NotFittedError: nothing was trained or loaded.
         """
         fitted = self._require_fitted("evaluate")
-        threads = _cpu_threads(self.spec.run.threads)
+        threads = cpu_threads(self.spec.run.threads)
         with preserved_random_states(), threads, ExitStack() as held:
-            parts, data = self._prepare(Stages(), held, fitted)
+            parts, data = prepare(self.spec, self._source, self.dataset, held, fitted=fitted)
             parts.model = fitted.model
-            return self._test(self._make_trainer(parts, None, ()), data)
+            trainer = make_trainer(parts, self.spec)
+            return measure(trainer, data, self.spec.model.training.batch_size)
 
     def samples(self, part: str) -> Samples:
         """Return the raw features of a part, as the data set holds them.
@@ -386,7 +319,7 @@ class Experiment:
     def _part(self, part: str) -> tuple[Samples, Tensor]:
         source = self.dataset.dataset
         source.download_and_prepare()
-        rows = self._split(len(source), self._split_seed)
+        rows = split_rows(self.spec, len(source), self._source)
         if part not in rows:
             raise ValueError(f"There is no part {part!r}; declared: {', '.join(rows)}.")
         features, labels = source.tensors()
@@ -407,16 +340,16 @@ class Experiment:
         """
         from loopwright.rate_finder import LogFinder
 
-        threads = _cpu_threads(self.spec.run.threads)
+        threads = cpu_threads(self.spec.run.threads)
         with preserved_random_states(), threads, ExitStack() as held:
-            parts, data = self._prepare(Stages(), held)
+            parts, data = prepare(self.spec, self._source, self.dataset, held)
             raise_problems(fit_problems(parts, self.spec, data["train"]), self._source)
             if isinstance(parts.model, EstimatorModel):
                 raise NotSupportedError(f"{parts.model.name} has no learning rate to search for.")
             validation = data.get("validation")
             has_classes = validation is not None and parts.predicts_classes
             method = {} if has_classes else {"acc_test": False, "lr_select_method": "min_loss"}
-            trainer = self._make_trainer(parts, None, ())
+            trainer = make_trainer(parts, self.spec)
             finder = LogFinder(
                 trainer,
                 train_dataset=data.to_train(trainer),
@@ -441,7 +374,7 @@ class Experiment:
             CheckpointError: there is no such step, it is damaged, or it does not fit.
         """
         run = self.spec.run
-        with preserved_random_states(), _cpu_threads(run.threads):
+        with preserved_random_states(), cpu_threads(run.threads):
             parts, problems = make_parts(self.spec, lambda: self.dataset.dataset)
             raise_problems(problems, self._source)
             trainer = parts.make_trainer(
@@ -463,16 +396,8 @@ class Experiment:
             ConfigurationError: parts do not fit together.
         """
         with preserved_random_states(), ExitStack() as held:
-            parts, data = self._prepare(Stages(), held)
-        assert parts.source is not None
-        rows, prepared = data.rows[:num_samples], data["train"][0][:num_samples]
-        augmented = prepared[:, None].repeat(1, num_epochs, *[1] * (prepared.ndim - 1))
-        if parts.augmentation is not None:
-            for epoch in range(num_epochs):
-                parts.augmentation.epoch.fill_(epoch + 1)
-                augmented[:, epoch] = parts.augmentation(prepared, rows)
-        raw = [parts.source[row][0] for row in rows.tolist()]
-        return Preview(raw, prepared, augmented, parts.source.features_info, parts.features)
+            parts, data = prepare(self.spec, self._source, self.dataset, held)
+        return make_preview(parts, data, num_samples, num_epochs)
 
     def predict(self, X: Any, batch_size: int | None = None) -> np.ndarray:
         """Return predictions for raw samples (see `Fitted.predict`).
@@ -553,86 +478,13 @@ class Experiment:
             )
         return self._fitted
 
-    def _as_fitted(self, parts: Parts, model: nn.Module, metrics: Mapping[str, float]) -> Fitted:
-        training = self.spec.model.training
-        assert parts.source is not None
-        return Fitted(
-            model,
-            parts.source.features_info,
-            parts.labels,
-            list(parts.pipeline.steps),
-            loss=parts.loss_name,
-            objective=training.objective.type if training.objective else "",
-            batch_size=training.batch_size,
-            device=self.spec.run.device,
-            metrics=metrics,
-        )
-
-    def _prepare(
-        self,
-        stages: Stages,
-        held: ExitStack,
-        fitted: Fitted | None = None,
-        dl_manager: DownloadManager | None = None,
-        place: _Place | None = None,
-    ) -> tuple[Parts, _Data]:
-        """Make the parts, and the rows that they get; files for those last as long as `held`.
-
-        With the place of a run to train, what it needs there is looked for first.
-        """
-        set_seed(_seed_of(self.spec))
-        parts, problems = make_parts(self.spec, lambda: self.dataset.dataset)
-        problems += shape_problems(parts, self.spec)
-        if place is not None:
-            problems += self._tracker_problems()
-            problems += folder_problems(place.path, resumes=place.resumes)
-            problems += disk_problems(place.path, parts, self.spec)
-        raise_problems(problems, self._source)
-        assert parts.source is not None, "a data set that cannot be made is a problem"
-        if fitted is not None:
-            parts.pipeline = Pipeline(fitted.preprocessors)
-        with stages.stage("download_and_prepare_data"):
-            parts.source.download_and_prepare(dl_manager)
-        data = self._prepare_data(parts, stages, held, fits=fitted is None)
-        waits = needs_fitting(parts, self.spec)
-        info = parts.source.features_info
-        parts.features = parts.pipeline.described_as(info, data["train"][0])
-        if fitted is None:
-            with stages.stage("augment_data"):
-                problems = add_augmentation(parts, _seed_of(self.spec))
-            if waits:
-                problems += add_model(parts, self.spec)
-                problems += disk_problems(place.path, parts, self.spec) if place else []
-            raise_problems(problems, self._source)
-        return parts, data
-
-    def _tracker_problems(self) -> list[Problem]:
-        try:
-            _ = self.tracking.trackers
-        except ProblemsError as error:
-            return list(error.problems)
-        return []
-
-    def _make_mirror(self, *, resume: bool) -> Mirror | None:
-        """Return what keeps a copy at `run.folder` where that is a URL; a copy that is further
-        than the folder here is fetched first, to go on with."""
-        url = self.spec.run.folder
-        if not is_url(url):
-            return None
-        mirror = Mirror(str(url))
-        if resume:
-            mirror.pull()
-        return mirror
-
-    def _given_folder(self) -> str | None:
-        return self.spec.run.folder if self._mirror is None else str(self._mirror.folder)
-
-    def _find_earlier(self, runs: Path, allow_changes: bool) -> tuple[EarlierRun | None, bool]:
+    def _find_earlier(
+        self, folder: str | None, runs: Path, allow_changes: bool
+    ) -> tuple[EarlierRun | None, bool]:
         """Return the run to go on with, and whether it began with another configuration.
 
         What is drawn anew for each experiment is taken from the run.
         """
-        folder = self._given_folder()
         earlier = find_run(self.name, folder, runs)
         if earlier is None:
             where = folder or f"{runs}/ under the name {self.name}"
@@ -641,218 +493,12 @@ class Experiment:
         if not (earlier.has_checkpoint or earlier.is_complete):
             return earlier, False  # the trainer says that it starts anew
         then = earlier.config()
-        self.spec = _take_filled_in(self.spec, then, self._source.values)
+        self.spec = take_filled_in(self.spec, then, self._source.values)
         changes = differences(then, self.to_dict())
         refuse_changes(earlier, changes, allow_changes=allow_changes)
         return earlier, bool(changes)
-
-    def _prepare_data(self, parts: Parts, stages: Stages, held: ExitStack, *, fits: bool) -> _Data:
-        spec = self.spec.dataset
-        assert parts.source is not None
-        rows = self._split(len(parts.source), self._split_seed)
-        encode = label_encoder(parts.labels, one_hot=spec.one_hot)
-        prepare = Preparation(parts.source, parts.pipeline, rows, encode, stages.stage, fits=fits)
-        try:
-            if spec.chunk_size is None:
-                return _Data(prepare.in_memory(), rows["train"])
-            folder = cache_folder()
-            folder.mkdir(parents=True, exist_ok=True)
-            aside = held.enter_context(TemporaryDirectory(dir=folder, prefix="chunks-"))
-            return _Data(prepare.on_disk(Path(aside), spec.chunk_size), rows["train"])
-        except ValueError as error:
-            raise_problems([Problem(path=("dataset",), message=first_line(error))], self._source)
-            raise
-
-    @property
-    def _split_seed(self) -> int:
-        seed = self.spec.dataset.seed
-        return _seed_of(self.spec) if seed is None else seed
-
-    def _split(self, num_rows: int, seed: int) -> dict[str, Tensor]:
-        spec = self.spec.dataset
-        try:
-            return split_indices(num_rows, spec.samples.complete(), shuffle=spec.shuffle, seed=seed)
-        except ConfigurationError as error:
-            problem = Problem(path=("dataset", "samples"), message=first_line(error))
-            raise_problems([problem], self._source)
-            raise
-
-    def _open_folder(self, path: Path, earlier: EarlierRun | None) -> RunFolder:
-        if earlier is not None and earlier.has_checkpoint:
-            folder = RunFolder.reopen(path)
-        else:
-            folder = RunFolder(path, resume=earlier is not None)
-        if earlier is None or not earlier.has_checkpoint:
-            folder.write_config(self._values_to_store())
-        self.run_folder = folder.path
-        return folder
 
     def _values_to_store(self) -> dict[str, Any]:
         values = self.to_dict()
         values["run"].pop("folder", None)  # another run of this file wants a folder of its own
         return values
-
-    def _make_trainer(
-        self, parts: Parts, folder: RunFolder | None, callbacks: Iterable[TrainerCallback]
-    ) -> Trainer:
-        run = self.spec.run
-        watch: list[TrainerCallback] = [MoveModulesToDeviceCallback(), TerminateOnNaNCallback()]
-        if parts.metrics:
-            watch.append(MetricsCallback(parts.metrics, train_metrics=parts.train_metrics))
-        return parts.make_trainer(
-            parts.model,
-            parts.loss,
-            parts.optimizer,
-            callbacks=[*watch, *parts.callbacks, *callbacks],
-            device=run.device,
-            precision=run.precision,
-            step_mode=run.step_mode,
-            on_out_of_memory=run.on_out_of_memory,
-            seed=_seed_of(self.spec),
-            run_dir=(self._mirror or folder.path) if folder else None,
-            checkpoint=run.checkpoint.policy() if run.checkpoint and folder else None,
-        )
-
-    def _fit(
-        self, trainer: Trainer, data: _Data, earlier: EarlierRun | None, *, allow_changes: bool
-    ) -> None:
-        training = self.spec.model.training
-        trainer.train(
-            data.to_train(trainer),
-            training.epochs,
-            eval_dataset=data.get("validation"),
-            per_device_batch_size=training.batch_size,
-            max_num_train_steps=training.max_steps,
-            gradient_accumulation_steps=training.gradient_accumulation_steps,
-            gradient_clip_value=training.gradient_clip_value,
-            gradient_clip_norm=training.gradient_clip_norm,
-            create_scheduler_fn=_schedules(training),
-            resume=None if earlier is None else "latest",
-            allow_changes=allow_changes,
-        )
-        _raise_if_not_finite(trainer)
-
-    def _test(self, trainer: Trainer, data: _Data) -> dict[str, float]:
-        """Return the figures of the test part, by names that begin with `test_`."""
-        trainer.evaluate(data["test"], per_device_batch_size=self.spec.model.training.batch_size)
-        _raise_if_not_finite(trainer)
-        history = trainer.run_history
-        return {
-            _test_name(name): float(history.get_latest_metric(name))
-            for name in sorted(history.get_metric_names())
-        }
-
-    def _collect(self, folder: Path, stages: Stages) -> dict[str, Any]:
-        environment = describe_environment()
-        results = dict(read_run(folder).results)
-        tested = {k: [v] for k, v in results["metrics"].items() if k.startswith("test_")}
-        return results | {
-            "history": dict(results["history"]) | tested,
-            "elapsed": stages.elapsed,
-            "hardware_info": {
-                "cpu": environment["cpu"],
-                "gpus": environment["devices"],
-                "platform": environment["platform"],
-            },
-            "run_folder": folder,
-        }
-
-
-class _Begun(TrainerCallback):
-    """Notes that training began, and stores the configuration that it goes on with from there."""
-
-    def __init__(self, folder: RunFolder, config: Mapping[str, Any] | None) -> None:
-        self.happened = False
-        self._folder = folder
-        self._config = config
-
-    def on_training_run_start(self, trainer: Trainer, **kwargs: Any) -> None:
-        self.happened = True
-        if self._config is not None:
-            self._folder.write_config(self._config)
-
-
-@contextmanager
-def _explaining_misfits(begun: _Begun) -> Iterator[None]:
-    """Tell a checkpoint that does not fit, before anything is trained, as a mistake in values."""
-    try:
-        yield
-    except CheckpointError as error:
-        if begun.happened:
-            raise
-        raise ConfigurationError(str(error)) from error
-
-
-def _schedules(training: TrainingSpec) -> Callable[[Optimizer], Any] | None:
-    """Return what makes the declared schedules for the optimizer; None without any."""
-    declared = {field: getattr(training, key) for key, field in SCHEDULED.items()}
-    made = [
-        build_schedule(part.type, part.arguments, field=field)
-        for field, part in declared.items()
-        if part is not None
-    ]
-    return made[0] if len(made) == 1 else all_of(*made) if made else None
-
-
-def _log_evaluation(folder: RunFolder, trainer: Trainer) -> None:
-    """Log a test that comes after a program that trained and did not get to test."""
-    run, history = read_run(folder.path), trainer.run_history
-    if any(row.event == "evaluation" for row in run.metrics):
-        return
-    metrics = {name: history.get_latest_metric(name) for name in history.get_metric_names()}
-    folder.log(run.results["epochs"], run.results["steps"], metrics, event="evaluation")
-
-
-@contextmanager
-def _cpu_threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _settle(spec: ExperimentSpec) -> ExperimentSpec:
-    """Fill in what is drawn anew for each experiment, the seed and the run's id, and the mode."""
-    seed = spec.run.seed if spec.run.seed is not None else secrets.randbits(32)
-    mode = spec.run.step_mode or ("eager" if ":" in spec.model.model.type else "auto")
-    run_id = spec.tracking.run_id or uuid.uuid4().hex
-    return spec.model_copy(
-        update={
-            "run": spec.run.model_copy(update={"seed": seed, "step_mode": mode}),
-            "tracking": spec.tracking.model_copy(update={"run_id": run_id}),
-        }
-    )
-
-
-def _take_filled_in(
-    spec: ExperimentSpec, then: Mapping[str, Any], declared: Mapping[str, Any]
-) -> ExperimentSpec:
-    """Return the spec with seed, mode and id of an earlier run, where they are not declared now."""
-    for part, name in (("run", "seed"), ("run", "step_mode"), ("tracking", "run_id")):
-        filled = find_value(then, (part, name))
-        if filled is not None and find_value(declared, (part, name)) is None:
-            changed = getattr(spec, part).model_copy(update={name: filled})
-            spec = spec.model_copy(update={part: changed})
-    return spec
-
-
-def _seed_of(spec: ExperimentSpec) -> int:
-    assert spec.run.seed is not None, "_settle fills it in"
-    return spec.run.seed
-
-
-def _raise_if_not_finite(trainer: Trainer) -> None:
-    for callback in trainer.callback_handler:
-        if isinstance(callback, TerminateOnNaNCallback) and callback.triggered:
-            raise DivergedError(
-                f"{trainer.stop_reason} Lower the learning rate, or clip gradients with "
-                "model.training.gradient_clip_norm. To find where it began: loopwright replay "
-                f"{trainer.run_dir}"
-            )
-
-
-def _test_name(name: str) -> str:
-    stem = name.removeprefix("evaluation_").removeprefix("eval_").removesuffix("_epoch")
-    return f"test_{stem}"

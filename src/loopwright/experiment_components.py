@@ -23,6 +23,7 @@ from loopwright.experiment_tracking import make_trackers
 from loopwright.models import models
 from loopwright.models.base import left_to_data
 from loopwright.preprocessors import Preprocessor, preprocessors
+from loopwright.problems import Problem, ProblemsError
 from loopwright.trackers import TrackerList
 
 __all__ = ["Dataset", "Declared", "Model", "Tracking"]
@@ -235,3 +236,11 @@ class Tracking(Declared):
             raise_problems(problems, ConfigSource(self.values))
             self._trackers = made
         return self._trackers
+
+    def problems(self) -> list[Problem]:
+        """Return why trackers cannot be made, if so."""
+        try:
+            _ = self.trackers
+        except ProblemsError as error:
+            return list(error.problems)
+        return []

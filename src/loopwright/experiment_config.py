@@ -1,6 +1,8 @@
 """The declared run as frozen values: what the keys of a configuration are and may hold."""
 
 import json
+import secrets
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args
@@ -196,6 +198,30 @@ class ExperimentSpec(Spec):
     model: ModelSpec
     tracking: TrackingSpec = TrackingSpec()
     run: RunSpec = RunSpec()
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        assert self.run.seed is not None, "settle fills it in"
+        return self.run.seed
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of the shuffle before the rows are divided."""
+        return self.seed if self.dataset.seed is None else self.dataset.seed
+
+
+def settle(spec: ExperimentSpec) -> ExperimentSpec:
+    """Fill in what is drawn anew for each experiment, the seed and the run's id, and the mode."""
+    seed = spec.run.seed if spec.run.seed is not None else secrets.randbits(32)
+    mode = spec.run.step_mode or ("eager" if ":" in spec.model.model.type else "auto")
+    run_id = spec.tracking.run_id or uuid.uuid4().hex
+    return spec.model_copy(
+        update={
+            "run": spec.run.model_copy(update={"seed": seed, "step_mode": mode}),
+            "tracking": spec.tracking.model_copy(update={"run_id": run_id}),
+        }
+    )
 
 
 def schema_problems(source: ConfigSource) -> tuple[ExperimentSpec | None, list[Problem]]:

@@ -10,7 +10,7 @@ from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.checkpoint_store import CheckpointStore
 from loopwright.config_file import ConfigSource, parse_config
 from loopwright.errors import ConfigurationError
-from loopwright.experiment_config import schema_problems
+from loopwright.experiment_config import ExperimentSpec, find_value, schema_problems
 from loopwright.plain_values import mask_secrets, to_plain
 from loopwright.problems import MISSING, write_path
 from loopwright.run_record import (
@@ -181,3 +181,15 @@ def refuse_changes(run: EarlierRun, changes: list[Difference], *, allow_changes:
         f"Going on with changes, so the run ends with other weights than either configuration "
         f"alone would give:\n{listed}"
     )
+
+
+def take_filled_in(
+    spec: ExperimentSpec, then: Mapping[str, Any], declared: Mapping[str, Any]
+) -> ExperimentSpec:
+    """Return the spec with seed, mode and id of an earlier run, where they are not declared now."""
+    for part, name in (("run", "seed"), ("run", "step_mode"), ("tracking", "run_id")):
+        filled = find_value(then, (part, name))
+        if filled is not None and find_value(declared, (part, name)) is None:
+            changed = getattr(spec, part).model_copy(update={name: filled})
+            spec = spec.model_copy(update={part: changed})
+    return spec

@@ -48,12 +48,13 @@ def declared(model: Any, data: str = "iris", **dataset: Any) -> Experiment:
 
 def prepared(experiment: Experiment) -> tuple[np.ndarray, ...]:
     """Return the training and the test part as the estimator gets them."""
-    whole = experiment.dataset.dataset.tensors()
-    parts = experiment._split(len(whole[1]), 0)
     assert experiment._fitted is not None
     rows = [
-        (experiment._fitted.transform(whole[0][part]).numpy(), whole[1][part].numpy())
-        for part in (parts["train"], parts["test"])
+        (
+            experiment._fitted.transform(experiment.samples(part)).numpy(),
+            experiment.labels(part).numpy(),
+        )
+        for part in ("train", "test")
     ]
     return rows[0] + rows[1]
 
@@ -76,8 +77,7 @@ def test_a_run_fits_what_scikit_learn_fits_g74(model: Any, by_hand: Any) -> None
     results = experiment.train()
     x, y, test_x, test_y = prepared(experiment)
     by_hand.fit(x, y)
-    raw = experiment.dataset.dataset.tensors()[0]
-    rows = raw[experiment._split(len(raw), 0)["test"]]
+    rows = experiment.samples("test")
     assert np.array_equal(experiment.predict(rows), by_hand.predict(test_x))
     np.testing.assert_allclose(
         experiment.predict_proba(rows), by_hand.predict_proba(test_x), rtol=1e-5, atol=1e-7

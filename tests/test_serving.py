@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,19 @@ def test_an_estimator_of_scikit_learn_is_served_as_a_network_is(
     )
 
 
+def test_numbers_that_an_estimator_refuses_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skops")
+    monkeypatch.chdir(tmp_path)
+    experiment = Experiment(dataset={"dataset": "iris"}, model={"model": "logistic_regression"})
+    experiment.train()
+    experiment.save("model.zip")
+    with serving(tmp_path / "model.zip") as client:
+        status, answer = client.predict(b'{"inputs": [[1,1,1,1], [NaN,1,1,1]]}')
+    assert (status, "Sample 1 has a number that is not finite" in answer["detail"]) == (422, True)
+
+
 def test_csv_with_and_without_names(iris: Client, samples: np.ndarray) -> None:
     rows = "\n".join(",".join(map(str, row)) for row in samples[:3].tolist())
     expected = iris.predict({"inputs": samples[:3].tolist()})
@@ -205,6 +219,9 @@ def test_texts_are_answered_with_texts(tmp_path: Path, monkeypatch: pytest.Monke
             assert answer == {"predictions": experiment.predict(texts).tolist()}
             assert client.predict({"inputs": []}) == (200, {"predictions": []})
             assert client.predict({"inputs": [[0.5]]})[0] == 422
+            if objective == "language_model":
+                status, answer = client.predict({"inputs": [[-1] * 6]})
+                assert (status, "Sample 0 has no token" in answer["detail"]) == (422, True)
             if objective == "seq2seq":
                 status, answer = client.predict({"inputs": ["abcdef" * 40]})
                 assert (status, "characters.max_length" in answer["detail"]) == (422, True)
@@ -275,14 +292,15 @@ def test_a_failing_model_shows_no_traceback_and_the_server_goes_on(
 
     with serving(artifacts["iris"]) as client:
 
-        def fail(*args: Any) -> None:
-            raise RuntimeError("a secret")
+        def fail(error: type[Exception], *args: Any) -> None:
+            raise error("a secret")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(Fitted, "forward", fail)
-            status, answer = client.predict({"inputs": [[1, 2, 3, 4]]})
-        assert (status, answer) == (500, {"detail": "The server failed; its log says why."})
-        assert client.predict({"inputs": [[1, 2, 3, 4]]})[0] == 200
+        for place, error in ((Fitted, RuntimeError), (torch.nn.Linear, ValueError)):
+            with monkeypatch.context() as patch:
+                patch.setattr(place, "forward", partial(fail, error))
+                status, answer = client.predict({"inputs": [[1, 2, 3, 4]]})
+            assert (status, answer) == (500, {"detail": "The server failed; its log says why."})
+            assert client.predict({"inputs": [[1, 2, 3, 4]]})[0] == 200
 
 
 def test_a_token_is_asked_for(artifacts: dict[str, Path]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from loopwright.datasets import Array, ClassLabel, Samples, encode_rows
 from loopwright.device import pick_device
 from loopwright.inference import Inference, inference_for
+from loopwright.inputs import BadInputError
 from loopwright.preprocessors import Preprocessor
 from loopwright.preprocessors.pipeline import Pipeline
 from loopwright.trainer import Trainer
@@ -143,11 +144,27 @@ class Fitted:
         return numbers
 
     def forward(self, samples: Samples) -> Tensor:
-        """Return what the model gives for raw samples, all at once; it has to be in eval mode."""
+        """Return what the model gives for raw samples, all at once; it has to be in eval mode.
+
+        Raises:
+            BadInputError: a preprocessor refuses the samples, or the model does and they are not
+                finite.
+        """
         with torch.inference_mode():
-            inputs = Pipeline(self.preprocessors).transform(samples)
+            try:
+                inputs = Pipeline(self.preprocessors).transform(samples)
+            except ValueError as error:  # such as a text that is longer than the model takes
+                raise BadInputError(str(error)) from error
             device = next(self.model.parameters(), inputs).device
-            return self._give()(self.model, inputs.to(device)).cpu()
+            try:
+                return self._give()(self.model, inputs.to(device)).cpu()
+            except ValueError as error:  # as estimators raise it for numbers that are missing
+                if inputs.isfinite().all():
+                    raise
+                row = int(inputs.flatten(1).isfinite().all(1).int().argmin())
+                raise BadInputError(
+                    f"Sample {row} has a number that is not finite, which the model does not take."
+                ) from error
 
     def transform(self, inputs: Any) -> Tensor:
         """Return raw samples as the model gets them."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from loopwright.datasets import Array, ClassLabel
 from loopwright.datasets.pairs import BEGIN, END, PADDING
 from loopwright.errors import NotSupportedError
+from loopwright.inputs import BadInputError
 from loopwright.models import CycleGan
 from loopwright.trainers.adversarial_autoencoders import SemiSupervisedAaeInferrer
 from loopwright.trainers.autoencoders import AutoencoderInferrer
@@ -192,6 +193,8 @@ class Generation(Inference):
 
     def outputs(self, model: nn.Module, inputs: Tensor) -> Tensor:
         inferrer, lengths = self.inferrer(model), (inputs >= 0).sum(dim=1)
+        if not lengths.all():
+            raise BadInputError(f"Sample {int(lengths.argmin())} has no token to go on after.")
         found = torch.empty_like(inputs)
         for length in lengths.unique().tolist():
             rows = lengths == length

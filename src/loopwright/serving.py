@@ -286,10 +286,7 @@ async def _from_form(request: Request, features: Array) -> np.ndarray | list[np.
 
 
 def _predicted(fitted: Fitted, samples: Samples) -> Columns:
-    try:
-        return _columns(fitted, fitted.forward(samples))
-    except ValueError as error:  # such as a text that is longer than the model takes
-        raise BadInputError(str(error)) from error
+    return _columns(fitted, fitted.forward(samples))
 
 
 def _columns(fitted: Fitted, outputs: Tensor) -> Columns:

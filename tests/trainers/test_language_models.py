@@ -89,6 +89,27 @@ def test_perplexity_is_recorded_of_tokens_that_are_no_padding() -> None:
     assert math.isnan(perplexity(math.nan))
 
 
+def test_perplexity_is_that_of_the_tokens_whatever_the_loss_is() -> None:
+    model, (tokens, following) = make_model(), make_data(10)
+    following = following.clone()
+    following[3:, 2:] = 0
+
+    def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nats = cross_entropy(logits, targets, ignore_index=0, reduction="none")
+        return ((1 - (-nats).exp()) ** 2 * nats).sum() / (targets != 0).sum()
+
+    trainer = LanguageModelTrainer(
+        model, focal, torch.optim.Adam(model.parameters()), callbacks=(), padding=0
+    )
+    data = (tokens, following)
+    trainer.train(data, 2, per_device_batch_size=4, eval_dataset=data)
+    with torch.no_grad():
+        expected = cross_entropy(model.eval()(tokens), following, ignore_index=0).item()
+    found = trainer.run_history.get_metric_values("perplexity")
+    assert len(found) == 2
+    assert found[-1] == pytest.approx(math.exp(expected), rel=1e-5)
+
+
 def test_what_is_no_token_is_refused_or_named() -> None:
     """Left out of the loss but not of its weight, it would make accumulation another update."""
     tokens, following = make_data(4)

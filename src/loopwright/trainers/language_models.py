@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from loopwright.events import TrainerCallback
+from loopwright.history import LossTracker
 from loopwright.trainer import Trainer
 from loopwright.trainers.inferrer import Inferrer
 from loopwright.trainers.tokens import (
@@ -36,7 +38,8 @@ class LanguageModelTrainer(Trainer):
 
     A batch is tokens and, at each place, the token that follows: two tensors [N, length], int64.
     The model gives logits [N, vocabulary, length]. Without a `loss_func` the loss is
-    `token_cross_entropy`. Each evaluation records `perplexity` too.
+    `token_cross_entropy`. Each evaluation records `perplexity` too, of that cross entropy whatever
+    the loss is.
 
     Args:
         padding: The token that is not counted where it follows, such as -100; None counts all, and
@@ -59,6 +62,8 @@ class LanguageModelTrainer(Trainer):
     ) -> None:
         self.padding = padding
         super().__init__(model, loss_func, optimizer, *args, **options)
+        if loss_func is not None:
+            self.callback_handler.add_callback(_RecordPerplexity(padding))
 
     def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
         tokens, following = batch[0], batch[1]
@@ -81,7 +86,32 @@ class LanguageModelTrainer(Trainer):
 
     def eval_epoch_end(self) -> None:
         """Record the perplexity."""
-        self.run_history.update_metric("perplexity", perplexity(self._loss_tracker.average))
+        if self.loss_func is None:
+            self.run_history.update_metric("perplexity", perplexity(self._loss_tracker.average))
+
+
+class _RecordPerplexity(TrainerCallback):
+    """Records the perplexity where the loss says nothing of it.
+
+    Args:
+        padding: As in `LanguageModelTrainer`.
+    """
+
+    def __init__(self, padding: int | None) -> None:
+        self.padding = padding
+        self._nats = LossTracker()
+
+    def on_eval_epoch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self._nats.reset()
+
+    def on_eval_step_end(
+        self, trainer: Trainer, batch: Any, batch_output: Any, **kwargs: Any
+    ) -> None:
+        loss = token_cross_entropy(batch_output["model_outputs"], batch[1], self.padding)
+        self._nats.update(loss, batch_output["num_items_in_batch"])
+
+    def on_eval_epoch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        trainer.run_history.update_metric("perplexity", perplexity(self._nats.average))
 
 
 class LanguageModelInferrer(Inferrer):

@@ -5,8 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from loopwright.models import aae, dcgan, pix2pix
-from loopwright.trainers import AdversarialAutoencoderTrainer, DcganTrainer, Pix2PixTrainer
+from loopwright.models import aae, dcgan, pix2pix, semi_supervised_aae
+from loopwright.trainers import (
+    AdversarialAutoencoderTrainer,
+    DcganTrainer,
+    Pix2PixTrainer,
+    SemiSupervisedAaeInferrer,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -44,3 +49,10 @@ def test_captured_steps_are_those_of_eager(name: str) -> None:
         histories.append([list(history.get_metric_values(each)) for each in names])
     for one, other in zip(*histories, strict=True):
         assert other == pytest.approx(one, rel=1e-3)
+
+
+def test_samples_are_made_of_labels_on_any_device() -> None:
+    model = semi_supervised_aae(SHAPE, 3, hidden=[32], discriminator=[16]).cuda()
+    inferrer, labels = SemiSupervisedAaeInferrer.of(model), torch.tensor([0, 1, 2])
+    expected = inferrer.generate(3, seed=0, labels=labels)
+    assert torch.equal(inferrer.generate(3, seed=0, labels=labels.cuda()), expected)

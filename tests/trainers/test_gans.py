@@ -462,11 +462,59 @@ def test_spectral_norm_bounds_the_weights() -> None:
         ("dcgan", {"generator_every": 0}, "generator_every=0"),
         ("pix2pix", {"distance_weight": -1.0}, "distance_weight is -1.0"),
         ("cyclegan", {"cycle_weight": -1.0}, "cycle_weight is -1.0"),
+        ("wgan-gp", {"penalty_weight": 0.0}, "falls without end unless"),
+        *(
+            (name, {"gan_loss": "wasserstein"}, "spectral_norm=True.*penalty_weight=10")
+            for name in ("aae", "semi", "pix2pix", "cyclegan")
+        ),
     ],
 )
 def test_options_are_checked(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(CASES[name], **options)
+
+
+def test_a_wasserstein_loss_takes_a_discriminator_that_is_bounded() -> None:
+    class Clipping(DcganTrainer):
+        is_bounded = True
+
+    make(CASES["wgan-gp"])
+    make(CASES["spectral"]._replace(options={"gan_loss": "wasserstein"}))
+    make(CASES["dcgan"]._replace(kind=Clipping, options={"gan_loss": "wasserstein"}))
+    bounded = cyclegan([1, 8, 8], 2, 1, discriminator_layers=1, spectral_norm=True)
+    CycleGanTrainer(bounded, None, optimizers_of(bounded), gan_loss="wasserstein")
+
+
+def test_pools_need_the_shape_of_an_image() -> None:
+    model = CASES["cyclegan"].make()
+    del model.input_shape
+    with pytest.raises(ValueError, match=r"Set model\.input_shape = .* or give pool_size=0"):
+        CycleGanTrainer(model, None, optimizers_of(model))
+    run(CycleGanTrainer(model, None, optimizers_of(model), (), pool_size=0), PAIRS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_in_float64_is_trained_and_used(name: str) -> None:
+    case = CASES[name]
+    trainer = make(case._replace(make=lambda: case.make().double()))
+    parts = case.data if isinstance(case.data, tuple) else (case.data,)
+    data = tuple(part.double() if part.is_floating_point() else part for part in parts)
+    run(trainer, data, eval_dataset=data)
+    assert all(each.isfinite().all() for each in trainer.model.parameters())
+    inferrer = trainer.inferrer_class.of(trainer.get_model())
+    if hasattr(inferrer, "generate"):
+        assert inferrer.generate(2, seed=0).dtype == torch.float64
+    if name == "cyclegan":
+        assert trainer.pools["a"].images.dtype == torch.float64
+
+
+def test_no_graph_of_the_generator_is_built_where_it_is_not_trained() -> None:
+    trainer, built = make(CASES["wgan-gp"]), []
+    trainer.model.generator.register_forward_hook(
+        lambda module, inputs, made: built.append(made.requires_grad)
+    )
+    run(trainer, images())
+    assert built == [False, True] * 3
 
 
 def test_optimizers_have_to_fit_the_model() -> None:

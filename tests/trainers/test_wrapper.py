@@ -129,6 +129,7 @@ def test_an_inferrer_runs_a_model() -> None:
     elsewhere = torch.nn.Linear(4, 2, device="meta")
     assert Inferrer.of(elsewhere).device.type == "meta"
     assert elsewhere.weight.device.type == "meta"
+    assert torch.equal(Inferrer.of(torch.nn.ReLU())(inputs), inputs.relu())
     with pytest.raises(ValueError, match="Inferrer has no model"):
         Inferrer().forward(inputs)
 

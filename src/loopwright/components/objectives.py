@@ -75,7 +75,7 @@ def aae(gan_loss: GanLoss = "cross_entropy", label_smoothing: float = 0.0) -> Ma
     """Reconstruct the samples from codes that a discriminator holds to a normal distribution.
 
     Args:
-        gan_loss: cross_entropy, least_squares or wasserstein.
+        gan_loss: cross_entropy or least_squares.
         label_smoothing: by how much less than 1 the discriminator's target of drawn codes is.
     """
     options = {"gan_loss": gan_loss, "label_smoothing": label_smoothing}
@@ -89,7 +89,7 @@ def semi_supervised_aae(
     """Keep the class apart from the style in the codes; a label below 0 is not known.
 
     Args:
-        gan_loss: cross_entropy, least_squares or wasserstein.
+        gan_loss: cross_entropy or least_squares.
         label_smoothing: by how much less than 1 the discriminators' target of drawn codes is.
     """
     options = {"gan_loss": gan_loss, "label_smoothing": label_smoothing}
@@ -106,7 +106,8 @@ def dcgan(
     """Make images that a discriminator does not tell from real ones.
 
     Args:
-        gan_loss: cross_entropy, least_squares or wasserstein.
+        gan_loss: cross_entropy, least_squares or wasserstein, which needs penalty_weight or
+            spectral_norm.
         label_smoothing: by how much less than 1 the discriminator's target of real images is.
         penalty_weight: of the gradient penalty; 10 in WGAN-GP.
         generator_every: updates of the discriminator for one of the generator; 5 in WGAN-GP.
@@ -129,7 +130,7 @@ def pix2pix(
     """Make the image that belongs to another; the labels are images.
 
     Args:
-        gan_loss: cross_entropy, least_squares or wasserstein.
+        gan_loss: cross_entropy, least_squares or wasserstein, which needs spectral_norm.
         label_smoothing: by how much less than 1 the discriminator's target of real images is.
         distance_weight: of the distance to the target.
     """
@@ -152,7 +153,7 @@ def cyclegan(
     """Make images of one kind of those of another, both ways; the labels are the other images.
 
     Args:
-        gan_loss: cross_entropy, least_squares or wasserstein.
+        gan_loss: cross_entropy, least_squares or wasserstein, which needs spectral_norm.
         label_smoothing: by how much less than 1 the discriminators' target of real images is.
         cycle_weight: of the distance of images that went both ways.
         identity_weight: of the distance of images of the wanted kind, as a part of cycle_weight.

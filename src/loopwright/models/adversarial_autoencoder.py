@@ -105,7 +105,8 @@ class SemiSupervisedAdversarialAutoencoder(Autoencoder, OpposedNetworks):
 
     def draw_classes(self, labels: Tensor) -> Tensor:
         """Return labels [N] as the probabilities of a code, [N, classes]."""
-        return functional.one_hot(labels, self.classes).float()
+        weights = next(self.parameters())
+        return functional.one_hot(labels, self.classes).to(weights.dtype)
 
 
 @models.register("aae")

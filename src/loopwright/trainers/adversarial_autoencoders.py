@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from loopwright.trainers.autoencoders import AutoencoderInferrer, reconstruction_loss
 from loopwright.trainers.gans import GanTrainer, samples_of
+from loopwright.trainers.inferrer import floats_of
 
 
 class AdversarialAutoencoderTrainer(GanTrainer):
@@ -132,8 +133,8 @@ class SemiSupervisedAaeInferrer(AutoencoderInferrer):
         if labels is None:
             labels = torch.randint(model.classes, (num_samples,), generator=generator)
         size = model.code_size - model.classes
-        styles = torch.randn(num_samples, size, generator=generator)
-        return self.decode(torch.cat([model.draw_classes(labels), styles], dim=1))
+        styles = torch.randn(num_samples, size, generator=generator, dtype=floats_of(model))
+        return self.decode(torch.cat([model.draw_classes(labels.cpu()), styles], dim=1))
 
 
 SemiSupervisedAaeTrainer.inferrer_class = SemiSupervisedAaeInferrer

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from loopwright.trainer import Trainer
-from loopwright.trainers.inferrer import Inferrer
+from loopwright.trainers.inferrer import Inferrer, floats_of
 
 
 def reconstruction_loss(logits: Tensor, samples: Tensor) -> Tensor:
@@ -189,4 +189,5 @@ class AutoencoderInferrer(Inferrer):
         """
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         model: Any = self.get_model()
-        return self.decode(torch.randn(num_samples, model.code_size, generator=generator))
+        size = num_samples, model.code_size
+        return self.decode(torch.randn(size, generator=generator, dtype=floats_of(model)))

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from loopwright.models.gans import OpposedNetworks
 from loopwright.trainer import Trainer
@@ -15,7 +16,7 @@ from loopwright.trainers.gan_losses import (
     generator_loss,
     gradient_penalty,
 )
-from loopwright.trainers.inferrer import Inferrer
+from loopwright.trainers.inferrer import Inferrer, floats_of
 
 
 class GanTrainer(Trainer):
@@ -60,6 +61,20 @@ class GanTrainer(Trainer):
             )
         self.gan_loss, self.label_smoothing = gan_loss, label_smoothing
         super().__init__(model, loss_func, optimizer, *args, **options)
+        if gan_loss == "wasserstein" and not self.is_bounded:
+            raise ValueError(
+                "gan_loss='wasserstein' falls without end unless something bounds the slope of the "
+                "discriminator (arXiv 1701.07875). Make the model with spectral_norm=True, give a "
+                "DcganTrainer penalty_weight=10, or choose another gan_loss. A trainer that bounds "
+                "it in its own way, as by clipping weights, overrides is_bounded."
+            )
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the slope of each discriminator is bounded, as a Wasserstein loss needs."""
+        parts = self.model.named_children()
+        judges = [part for name, part in parts if "discriminator" in name]
+        return all(any(map(is_parametrized, judge.modules())) for judge in judges)
 
     def discriminator_loss(self, real: Tensor, made: Tensor) -> Tensor:
         """Return the loss of a discriminator of these logits, by the options."""
@@ -98,15 +113,21 @@ class DcganTrainer(GanTrainer):
         check_penalty(self.model, penalty_weight)
 
     @property
+    def is_bounded(self) -> bool:
+        return self.penalty_weight > 0 or super().is_bounded
+
+    @property
     def needs_eager_steps(self) -> bool:
         """Whether steps differ by their number."""
         return self.generator_every > 1
 
     def train_step(self, batch: Any) -> dict[str, Any]:
         model, real = self.model, samples_of(batch)
-        made = model.generator(self.draw_codes(len(real)))
+        trains_generator = (self.progress.step + 1) % self.generator_every == 0
+        with torch.set_grad_enabled(trains_generator):
+            made = model.generator(self.draw_codes(len(real)))
         self.update(self._loss_against(real, made.detach()), "discriminator")
-        if (self.progress.step + 1) % self.generator_every == 0:
+        if trains_generator:
             self.update(self.generator_loss(model.discriminator(made)), "generator")
             if model.average is not None and self._accumulation.completes_update:
                 model.average.update(model.generator)
@@ -114,7 +135,8 @@ class DcganTrainer(GanTrainer):
 
     def draw_codes(self, num_samples: int) -> Tensor:
         """Return codes of a standard normal distribution, [num_samples, code_size]."""
-        return torch.randn(num_samples, self.model.code_size, device=self.device)
+        size, floats = (num_samples, self.model.code_size), floats_of(self.model)
+        return torch.randn(size, device=self.device, dtype=floats)
 
     def _loss_against(self, real: Tensor, made: Tensor) -> Tensor:
         discriminator = self.model.discriminator
@@ -163,7 +185,8 @@ class DcganInferrer(Inferrer):
         """Return codes of a standard normal distribution, [num_samples, code_size]."""
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         model: Any = self.get_model()
-        return torch.randn(num_samples, model.code_size, generator=generator)
+        size = num_samples, model.code_size
+        return torch.randn(size, generator=generator, dtype=floats_of(model))
 
 
 DcganTrainer.inferrer_class = DcganInferrer

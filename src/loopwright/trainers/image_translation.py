@@ -12,7 +12,7 @@ from loopwright.events import TrainerCallback
 from loopwright.trainers.gan_losses import GanLoss
 from loopwright.trainers.gans import GanTrainer
 from loopwright.trainers.image_pool import ImagePool, PoolsCallback
-from loopwright.trainers.inferrer import Inferrer
+from loopwright.trainers.inferrer import Inferrer, floats_of
 
 
 class Pix2PixTrainer(GanTrainer):
@@ -100,13 +100,19 @@ class CycleGanTrainer(GanTrainer):
     ) -> None:
         _check_weights(cycle_weight=cycle_weight, identity_weight=identity_weight)
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
-        shape = getattr(model, "input_shape", ())
-        self.pools = nn.ModuleDict({kind: ImagePool(pool_size, shape) for kind in "ab"})
+        shape = getattr(model, "input_shape", None)
+        if shape is None and pool_size:
+            raise ValueError(
+                f"The {type(model).__name__} has no input_shape, which the pools of earlier images "
+                "need. Set model.input_shape = (channels, height, width), or give pool_size=0."
+            )
+        self.pools = nn.ModuleDict({kind: ImagePool(pool_size, shape or ()) for kind in "ab"})
         loss_func = functional.l1_loss if loss_func is None else loss_func
         callbacks = [*callbacks, PoolsCallback(self.pools)]
         super().__init__(
             model, loss_func, optimizer, callbacks, *args, gan_loss=gan_loss, **options
         )
+        self.pools.to(floats_of(self.model))
 
     def train_step(self, batch: Any) -> dict[str, Any]:
         model, (a, b) = self.model, batch

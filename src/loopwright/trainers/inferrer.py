@@ -1,6 +1,7 @@
 """Using a trained model: on its device, in evaluation mode, without gradients."""
 
 import os
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -12,6 +13,12 @@ from loopwright.errors import CheckpointError
 from loopwright.trainers.arrays import checkpoint_path
 from loopwright.trainers.rebuilding import ModelClass, rebuild_model
 from loopwright.training_state import check_fits
+
+
+def floats_of(model: nn.Module) -> torch.dtype:
+    """Return the type of a model's floating-point parameters, such as torch.float32."""
+    types = (each.dtype for each in model.parameters() if each.is_floating_point())
+    return next(types, torch.get_default_dtype())
 
 
 class Inferrer:
@@ -33,12 +40,13 @@ class Inferrer:
         """Return an inferrer of a model that stays on the device where it is.
 
         Args:
-            model: The model.
+            model: The model; one that holds no tensor is used on the CPU.
             options: Further ones of the constructor.
         """
         inferrer = cls(**options)
         inferrer.model = model
-        inferrer.device = next(model.parameters()).device
+        held = chain(model.parameters(), model.buffers(), [torch.empty(0, device="cpu")])
+        inferrer.device = next(held).device
         return inferrer
 
     def forward(self, inputs: Any) -> Any:

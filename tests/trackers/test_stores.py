@@ -1,8 +1,10 @@
 """Runs reported to real trackers, and read back from their stores."""
 
 import json
+import struct
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ pytest.importorskip("yaml")
 from loopwright.errors import ConfigurationError, RunInterrupted  # noqa: E402
 from loopwright.experiment import Experiment  # noqa: E402
 from loopwright.run_folder import read_run  # noqa: E402
+from loopwright.trackers.wandb import WandB  # noqa: E402
 from trackers.runs import Draw, Stop, declared  # noqa: E402
 
 SECRET = "hunter2hunter2hunter2hunter2hunt"
@@ -135,6 +138,49 @@ def test_wandb_offline_holds_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"run-{run_id}-{file}".encode() in content
     assert len(list(Path("run/wandb").rglob("*.png"))) == 3
     assert_no_secret_in(Path("run"))
+
+
+def wandb_rows(log: Path) -> Iterator[dict[str, Any]]:
+    """Give what was logged to an offline file: records in blocks of 32 KiB, after 7 bytes each."""
+    record = pytest.importorskip("wandb.proto.wandb_internal_pb2").Record
+    content, place, begun = log.read_bytes(), 7, b""
+    while place < len(content):
+        if (left := 2**15 - place % 2**15) < 7:
+            place += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", content, place)
+        begun += content[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # a whole record, or the last part of one
+            items = record.FromString(begun).history.item
+            yield {(item.key or item.nested_key[0]): json.loads(item.value_json) for item in items}
+            begun = b""
+
+
+@pytest.mark.slow
+def test_wandb_takes_a_list_after_later_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """G-40: two lists of steps from 0, in a run whose epochs were logged already."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    tracker = WandB(project="flowers", mode="offline")
+    tracker.start("first", ".")
+    for epoch in (1, 2):
+        tracker.log_metric("loss", 1 / epoch, epoch)
+    tracker.log_metrics({"a": [3.0, 2.0, 1.0], "b": [5.0, 4.0]}, "own_")
+    tracker.log_metric("loss", 0.25, 3)
+    tracker.end()
+    wandb.teardown()
+    (log,) = Path("wandb").rglob("*.wandb")
+    rows = list(wandb_rows(log))
+    found = {
+        name: [(row["step"], row[name]) for row in rows if name in row]
+        for name in ("loss", "own_a", "own_b")
+    }
+    assert found == {
+        "loss": [(1, 1.0), (2, 0.5), (3, 0.25)],
+        "own_a": [(0, 3.0), (1, 2.0), (2, 1.0)],
+        "own_b": [(0, 5.0), (1, 4.0)],
+    }
 
 
 @pytest.mark.slow

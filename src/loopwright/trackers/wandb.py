@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 from loopwright.extras import require
 from loopwright.trackers.base import Tracker, trackers
 
+_STEP = "step"
+"""What metrics are drawn over."""
 _SETTINGS: Mapping[str, Any] = {
     # What it would collect by itself can hold secrets: arguments of the program, what it prints.
     "console": "off",
@@ -40,11 +42,10 @@ class WandB(Tracker):
         self._wandb = require("wandb", "wandb")
         self._options = {"project": project, "entity": entity, "name": name, "mode": mode}
         self._run: Any = None
-        self._step = 0  # wandb drops what comes with a lower step than something before it
         self._is_failed = False
 
     def start(self, run_id: str, logdir: str) -> None:
-        self._step, self._is_failed = 0, False
+        self._is_failed = False
         self._run = self._wandb.init(
             id=run_id,
             resume="allow",
@@ -52,6 +53,8 @@ class WandB(Tracker):
             settings=self._wandb.Settings(**_SETTINGS),
             **self._options,
         )
+        # wandb's own step only grows, and what comes with a lower one is dropped
+        self._run.define_metric("*", step_metric=_STEP)
 
     def log_tag(self, name: str, value: Any) -> None:
         if name == "status":
@@ -62,8 +65,7 @@ class WandB(Tracker):
         self._run.config.update({name: value}, allow_val_change=True)
 
     def log_metric(self, name: str, value: float, step: int | None = None) -> None:
-        self._step = self._step if step is None else step
-        self._run.log({name: value}, step=self._step)
+        self._run.log({name: value} if step is None else {name: value, _STEP: step})
 
     def log_asset(self, name: str, path: str) -> None:
         own = re.sub(r"[^\w.-]", "-", name)  # in one artifact a file would replace the one before
@@ -72,10 +74,10 @@ class WandB(Tracker):
         self._run.log_artifact(artifact)
 
     def log_image(self, name: str, path: str) -> None:
-        self._run.log({name: self._wandb.Image(path)}, step=self._step)
+        self._run.log({name: self._wandb.Image(path)})
 
     def log_figure(self, name: str, figure: Any) -> None:
-        self._run.log({name: self._wandb.Image(figure)}, step=self._step)
+        self._run.log({name: self._wandb.Image(figure)})
 
     def end(self) -> None:
         self._run.finish(exit_code=int(self._is_failed))

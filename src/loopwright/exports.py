@@ -4,7 +4,7 @@ import os
 import re
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import copy
 from importlib import import_module
 from operator import attrgetter
@@ -28,8 +28,17 @@ def save_export(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointError: An entry is of a type that such a load refuses; nothing is written.
     """
-    plain = {key: _exportable(value, key) for key, value in content.items()}
+    plain = as_exportable(content)
     write_aside(Path(path), lambda aside: torch.save(plain, aside))
+
+
+def as_exportable(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same with the numbers of numpy in it as Python's.
+
+    Raises:
+        CheckpointError: An entry is of a type that `torch.load(path, weights_only=True)` refuses.
+    """
+    return {key: _exportable(value, key) for key, value in content.items()}
 
 
 def load_export(path: str | os.PathLike[str], *, trusted: Collection[str] = ()) -> dict[str, Any]:

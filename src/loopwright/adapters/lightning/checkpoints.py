@@ -1,11 +1,12 @@
 """Checkpoints in Lightning's format, written so that they can be loaded without executing them."""
 
 import os
+from pickle import UnpicklingError
 from typing import Any
 
 from loopwright.adapters.lightning.upstream import TorchCheckpointIO
-from loopwright.errors import NotSupportedError
-from loopwright.exports import load_export, save_export
+from loopwright.errors import CheckpointError, NotSupportedError
+from loopwright.exports import as_exportable, load_export, save_export
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -24,7 +25,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 loaded safely.
         """
         if _is_url(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
+            super().save_checkpoint(as_exportable(checkpoint), path, storage_options)
         else:
             save_export(checkpoint, path)
 
@@ -44,7 +45,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 "without the objects in it, as with save_hyperparameters(ignore=[...])."
             )
         if _is_url(path):
-            content: dict[str, Any] = super().load_checkpoint(path, map_location, True)
+            try:
+                content: dict[str, Any] = super().load_checkpoint(path, map_location, True)
+            except UnpicklingError:  # whose words advise to execute the file
+                raise CheckpointError(
+                    f"{path} cannot be read: it is damaged, or holds more than plain values and "
+                    "tensors."
+                ) from None
             return content
         return load_export(path)
 

@@ -16,6 +16,7 @@ from loopwright.datasets.base import Array, ClassLabel
 from loopwright.errors import ArtifactError
 from loopwright.extras import require
 from loopwright.models.base import models
+from loopwright.models.estimator_checks import check_estimator
 
 SHORT_FORMS: Mapping[str, str] = {
     "decision_tree_classifier": "sklearn.tree:DecisionTreeClassifier",
@@ -150,7 +151,8 @@ class EstimatorModel(nn.Module):
         """Take a fitted estimator of the same class.
 
         Raises:
-            ArtifactError: it holds types that are not trusted, or is of another class.
+            ArtifactError: it holds types that are not trusted, is of another class, or could read
+                past the ends of its arrays.
         """
         self.estimator = _loaded(state.numpy().tobytes(), type(self.estimator), self.trusted)
 
@@ -209,4 +211,5 @@ def _loaded(content: bytes, kind: type, trusted: Collection[str]) -> Any:
     estimator = skops.loads(content, trusted=sorted(allowed))
     if type(estimator) is not kind:
         raise ArtifactError(f"Expected a {kind.__name__}, found a {type(estimator).__name__}.")
+    check_estimator(estimator, trusted)
     return estimator

@@ -51,6 +51,7 @@ FLOORS = {
     "loaders.py": 2,
     "loop_map.py": 2,
     "memory.py": 2,
+    "modes.py": 2,
     "out_of_memory.py": 2,
     "outputs.py": 2,
     "placeholders.py": 2,
@@ -68,6 +69,7 @@ FLOORS = {
     # 3: the loop
     "execution/": 3,
     "feed.py": 3,
+    "hooks.py": 3,
     "keeper.py": 3,
     "trainer.py": 3,
     # 4: plug-ins

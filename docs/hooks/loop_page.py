@@ -1,7 +1,8 @@
 """Writes the page of the loop from the map that the package itself holds, at every build."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -45,9 +46,9 @@ overridden and the callbacks that will run.
 """
 
 
-def first_sentence(owner: type, name: str) -> str:
+def first_sentence(method: Callable[..., Any]) -> str:
     """Return the first sentence of a method's docstring, on one line."""
-    text = inspect.getdoc(getattr(owner, name)) or ""
+    text = inspect.getdoc(method) or ""
     paragraph = " ".join(text.split("\n\n")[0].split())
     return paragraph.split(". ")[0].rstrip(".") + "."
 
@@ -55,9 +56,10 @@ def first_sentence(owner: type, name: str) -> str:
 def table(kind: str, owner: type, lines: Iterable[Line]) -> str:
     """Return a row for each hook or event, in the order of the map, each name once."""
     names = dict.fromkeys(line.name for line in lines if line.kind == kind)
-    home = f"{owner.__module__}.{owner.__qualname__}"
+    methods = [getattr(owner, name) for name in names]
     return "\n".join(
-        f"| [`{name}`][{home}.{name}] | {first_sentence(owner, name)} |" for name in names
+        f"| [`{each.__name__}`][{each.__module__}.{each.__qualname__}] | {first_sentence(each)} |"
+        for each in methods
     )
 
 

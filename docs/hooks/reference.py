@@ -15,6 +15,7 @@ import loopwright
 # page to link to, and the strict build says so.
 MODULES = (
     "loopwright.trainer",
+    "loopwright.hooks",
     "loopwright.callbacks",
     "loopwright.default_callbacks",
     "loopwright.finite",

@@ -18,6 +18,7 @@ from loopwright.experiment_config import CheckpointSpec, ExperimentSpec, Trainin
 from loopwright.experiment_parts import Parts, first_line
 from loopwright.history import InMemoryRunHistory
 from loopwright.models.estimators import EstimatorModel
+from loopwright.modes import preserved_modes
 from loopwright.placeholders import replace_trainer_placeholder_values
 from loopwright.problems import Problem
 from loopwright.run_folder import refuse_if_taken
@@ -153,23 +154,19 @@ def _batch_problems(
     """Return why two samples do not go through, if so; the model stays as it is."""
     if isinstance(parts.model, EstimatorModel):
         return []  # it takes nothing before it is fitted
-    modes = [(module, module.training) for module in parts.model.modules()]
     try:
         trial = parts.make_trainer(parts.model, parts.loss, parts.optimizer, (), device="cpu")
     except (ValueError, TypeError) as error:
         path = ("model", "training", "objective") if spec.model.training.objective else ("model",)
         return [Problem(path=path, message=first_line(error))]
     try:
-        parts.model.eval()
-        with torch.no_grad(), preserved_random_states():
+        with torch.no_grad(), preserved_random_states(), preserved_modes(parts.model):
+            parts.model.eval()
             trial.calculate_eval_batch_loss(batch)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         reason = first_line(error)
         message = f"a batch of the data does not go through model and loss: {reason}"
         return [Problem(path=("model",), message=message)]
-    finally:
-        for module, training in modes:
-            module.training = training
     return []
 
 

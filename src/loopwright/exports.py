@@ -17,9 +17,61 @@ import torch
 
 from loopwright.checkpoint import write_aside
 from loopwright.errors import CheckpointError
+from loopwright.training_state import check_fits, load_states, states_of
 
 _TYPES = (bool, int, float, str, type(None), complex, bytes, torch.dtype, torch.device, torch.Size)
 _MAKES_BYTEARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
+
+
+def save_states(
+    parts: Mapping[str, Any], path: str | os.PathLike[str], further: Mapping[str, Any]
+) -> None:
+    """Write the state of each part as `NAME_state_dict`, and further entries.
+
+    Args:
+        parts: Model, optimizer, scheduler by these names; None is left out.
+        path: The `.pt` file.
+        further: Numbers, strings, tensors, lists and dicts.
+
+    Raises:
+        CheckpointError: An entry could not be loaded safely; nothing is written.
+    """
+    states = {_key(name): states_of(part) for name, part in parts.items() if part is not None}
+    save_export({**states, **further}, path)
+
+
+def restore_states(
+    parts: Mapping[str, Any], path: str | os.PathLike[str], *, trusted: Collection[str] = ()
+) -> dict[str, Any]:
+    """Restore parts from a file of `save_states`, and return all that it holds.
+
+    Args:
+        parts: As there. The file needs to hold the model alone.
+        path: The `.pt` file.
+        trusted: See `load_export`.
+
+    Raises:
+        ValueError: The file holds the state of a part that is None.
+        CheckpointError: The file does not fit, is damaged or names code that is not trusted.
+            Nothing is restored in any case.
+    """
+    content = load_export(path, trusted=trusted)
+    found = {name: part for name, part in parts.items() if name == "model" or _key(name) in content}
+    for name, part in found.items():
+        if part is None:
+            raise ValueError(
+                f"The checkpoint holds a {name}, and this trainer has none. Give it one, or load "
+                f"with load_{name}=False."
+            )
+    for name, part in found.items():
+        check_fits(part, content.get(_key(name)), f"{_key(name)} of {path}")
+    for name, part in found.items():
+        load_states(part, content[_key(name)])
+    return content
+
+
+def _key(name: str) -> str:
+    return f"{name}_state_dict"
 
 
 def save_export(content: dict[str, Any], path: str | os.PathLike[str]) -> None:

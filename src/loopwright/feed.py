@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from loopwright.device import copied_ahead, move_to_device
+import torch
+
+from loopwright.device import copied_ahead, fits_in_memory, move_to_device
 from loopwright.errors import CheckpointError
 from loopwright.lean_loader import lean_loader
 from loopwright.loaders import (
@@ -109,6 +111,14 @@ class Feed:
                 "epoch, or save with Trainer(checkpoint=CheckpointPolicy(...))."
             )
         return self.replayed.enter(start, position)
+
+
+def place(loader: Any, device: torch.device, *, share: float) -> None:
+    """Move data in memory to an accelerator, where they take less than a share of what is free."""
+    if not isinstance(loader, TensorLoader) or device.type == "cpu":
+        return
+    if fits_in_memory(loader.num_bytes, device, share=share):
+        loader.move_to(device)
 
 
 def _keeps_position(loader: Any) -> bool:

@@ -1,11 +1,12 @@
-"""Callbacks that limit how many batches a run sees."""
+"""Callbacks that limit how many batches a run sees, and the limit that the environment sets."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from loopwright.data import DataLoaderSlice
-from loopwright.events import TrainerCallback
+from loopwright.data import DataLoaderSlice, limit_from_environment
+from loopwright.events import CallbackHandler, TrainerCallback
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
@@ -62,3 +63,14 @@ class LimitEvalStepsCallback(TrainerCallback):
         self, trainer: Trainer, is_intermediate: bool = False, **kwargs: Any
     ) -> None:
         trainer.max_eval_batches = None
+
+
+def make_handler(callbacks: Iterable[Any]) -> CallbackHandler:
+    """Return the handler of callbacks; of their limit and the environment's the smaller holds."""
+    handler = CallbackHandler(callbacks)
+    limit = limit_from_environment()
+    present = [each for each in handler if isinstance(each, LimitBatchesCallback)]
+    if limit is None or any(each.num_batches <= limit for each in present):
+        return handler
+    others = [each for each in handler if each not in present]
+    return CallbackHandler([LimitBatchesCallback(limit), *others])

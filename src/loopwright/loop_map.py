@@ -6,7 +6,7 @@ compares it with a run.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,28 @@ EVALUATION = (
     _event(0, "on_evaluation_run_end"),
 )
 """An evaluation run."""
+
+
+def explain(
+    kind: type, base: type, listeners: Callable[[str], Iterable[Any]], lines: Iterable[Line]
+) -> str:
+    """Return the map with what a kind of trainer does otherwise, and which callbacks listen.
+
+    Args:
+        kind: The class of the trainer.
+        base: `Trainer`, whose own hooks are not named.
+        listeners: Gives the methods that hear an event, in order.
+        lines: `TRAINING` or `EVALUATION`.
+    """
+
+    def overridden(hook: str) -> str | None:
+        owner = next(cls for cls in kind.__mro__ if hook in vars(cls))
+        return None if issubclass(base, owner) else owner.__name__
+
+    def names(event: str) -> list[str]:
+        return [type(getattr(each, "__self__", each)).__name__ for each in listeners(event)]
+
+    return render(lines, overridden=overridden, listeners=names)
 
 
 def render(

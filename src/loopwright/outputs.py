@@ -1,9 +1,47 @@
 """Outputs of a model, collected batch by batch into one structure."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from loopwright.device import move_to_device
+from loopwright.loaders import EpochLoader, TensorLoader
+
+if TYPE_CHECKING:
+    from loopwright.trainer import Trainer
+
+
+def collect_outputs(trainer: Trainer, loader: EpochLoader) -> Any:
+    """Return what a trainer predicts for the batches of a loader, joined."""
+    collected = Collected(loader.num_samples if isinstance(loader, TensorLoader) else None)
+    # Freed buffers are not kept: giving them back would cost each call more than it gains.
+    with trainer._phase("predict", loader), closing(loader), torch.no_grad():
+        trainer.model.eval()
+        for batch in trainer._feed.batches(trainer, loader):
+            collected.add(_predict(trainer, batch))
+    return collected.result()
+
+
+def stream_outputs(trainer: Trainer, loader: EpochLoader) -> Iterator[Any]:
+    """Give what a trainer predicts for each batch of a loader."""
+    with closing(loader):
+        for batch in trainer._feed.batches(trainer, loader):
+            # What happens between batches is the caller's.
+            with trainer._phase("predict", loader), torch.no_grad():
+                trainer.model.eval()
+                output = _predict(trainer, batch)
+            yield output
+
+
+def _predict(trainer: Trainer, batch: Any) -> Any:
+    output = trainer._stepping.predict(batch)
+    if trainer.device.type == "cpu":
+        return output
+    return move_to_device(output, torch.device("cpu"))
 
 
 class Collected:

@@ -1,12 +1,14 @@
 """Checks of what a trainer is given, before anything is done with it."""
 
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from loopwright.checkpoint_policy import CheckpointPolicy
+from loopwright.data import worker_init_fn
 from loopwright.errors import NotSupportedError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -127,6 +129,29 @@ def torch_optimizers_in(optimizer: Any) -> Iterator[torch.optim.Optimizer]:
 def names_of(optimizer: Any) -> tuple[str | None, ...]:
     """Return the names of the optimizers in a dict; one None for a single optimizer."""
     return tuple(optimizer) if isinstance(optimizer, Mapping) else (None,)
+
+
+def require_dataset(name: str, dataset: Any, hook: str) -> None:
+    """Refuse to make a loader of nothing."""
+    if dataset is None:
+        raise ValueError(f"There is no {name}. Give one, or override {hook}.")
+
+
+def default_loader_options(
+    batch_size: int, device: torch.device, *, shuffle: bool
+) -> dict[str, Any]:
+    """Return the arguments of a loader where the caller chose none.
+
+    Workers are for datasets that make samples one by one; others do without.
+    """
+    num_devices = torch.cuda.device_count() if device.type == "cuda" else 1
+    return {
+        "shuffle": shuffle,
+        "batch_size": batch_size,
+        "pin_memory": device.type == "cuda",
+        "num_workers": max(1, (os.cpu_count() or 1) // max(1, num_devices)),
+        "worker_init_fn": worker_init_fn,
+    }
 
 
 def loader_options(

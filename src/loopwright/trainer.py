@@ -1,39 +1,32 @@
 """The trainer: one loop, whose every step can be overridden.
 
 Read `Trainer._run_training` for what a run does, and `Trainer._run_train_step` and
-`Trainer.train_step` for what a step does. `Trainer.explain` prints both with what is plugged in.
+`Trainer.train_step` for what a step does; the hooks that they call stand in `loopwright.hooks`.
+`Trainer.explain` prints all of it with what is plugged in.
 """
 
 import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from math import isfinite
 from typing import Any, Literal
 
 import torch
 
-from loopwright import checkpoint as saved
 from loopwright.accumulation import Accumulation, Count
 from loopwright.batches import batch_size_of, count_of, num_samples_in
 from loopwright.checkpoint_policy import CheckpointPolicy
-from loopwright.data import limit_from_environment, remove_padding, worker_init_fn
+from loopwright.data import remove_padding
 from loopwright.default_callbacks import DEFAULT_CALLBACKS
-from loopwright.device import (
-    AUTOCAST_DTYPES,
-    Precision,
-    deterministic_algorithms,
-    fits_in_memory,
-    move_to_device,
-    pick_device,
-)
+from loopwright.device import AUTOCAST_DTYPES, Precision, deterministic_algorithms, pick_device
 from loopwright.ends import StopRequested, explain_lost_worker
-from loopwright.events import CallbackHandler, StopTrainingError, TrainerCallback
+from loopwright.events import StopTrainingError, TrainerCallback
 from loopwright.execution.eager import EagerStepping
 from loopwright.execution.report import StepMode, StepReport
-from loopwright.feed import Feed
+from loopwright.feed import Feed, place
 from loopwright.finite import StepGuard
 from loopwright.history import (
     InMemoryRunHistory,
@@ -42,19 +35,14 @@ from loopwright.history import (
     history_state,
     restore_history,
 )
+from loopwright.hooks import TrainerHooks
 from loopwright.keeper import Keeper
-from loopwright.limits import LimitBatchesCallback
-from loopwright.loaders import (
-    EpochLoader,
-    TensorLoader,
-    close_loader,
-    innermost,
-    length_of,
-    make_loader,
-)
+from loopwright.limits import make_handler
+from loopwright.loaders import close_loader, innermost, length_of, make_loader
 from loopwright.memory import kept_buffers
+from loopwright.modes import preserved_modes
 from loopwright.out_of_memory import Splitter, explaining_out_of_memory
-from loopwright.outputs import Collected
+from loopwright.outputs import collect_outputs, stream_outputs
 from loopwright.placeholders import TrainerPlaceholderValues, replace_trainer_placeholder_values
 from loopwright.processes import (
     local_process_index,
@@ -66,7 +54,6 @@ from loopwright.progress import Progress
 from loopwright.run_config import TrainerRunConfig
 from loopwright.seed import preserved_random_states
 from loopwright.train_arguments import (
-    changed,
     check_checkpoint,
     check_clipping,
     check_limits,
@@ -76,19 +63,12 @@ from loopwright.train_arguments import (
     check_optimizer,
     check_scheduler_fn,
     check_shared_parameters,
-    loader_options,
     names_of,
     optimizers_in,
     smaller_limit,
     torch_optimizers_in,
 )
-from loopwright.training_state import (
-    check_fits,
-    load_states,
-    put_state,
-    states_of,
-    take_state,
-)
+from loopwright.training_state import restore_state, save_state
 
 __all__ = [
     "DEFAULT_CALLBACKS",
@@ -99,7 +79,7 @@ __all__ = [
 ]
 
 
-class Trainer:
+class Trainer(TrainerHooks):
     """Trains and evaluates a model, and lets every part of that be changed.
 
     Override a method to change what it does, or give callbacks for what goes beside it. Methods
@@ -173,7 +153,7 @@ class Trainer:
         self.checkpoint = checkpoint
         self.deterministic = deterministic
         self.on_out_of_memory = on_out_of_memory
-        self.callback_handler = self._create_callback_handler(callbacks)
+        self.callback_handler = make_handler(callbacks)
         self.progress = Progress()
         self.scheduler: Any = None
         self.run_config: TrainerRunConfig | None = None
@@ -216,174 +196,6 @@ class Trainer:
         self._first_epoch = 1
         self._resumes_inside_epoch = False
         self.callback_handler.call_event("on_init_end", self)
-
-    # ---------------------------------------------------------------- set-up, to be overridden
-
-    def create_train_dataloader(
-        self, batch_size: int, train_dl_kwargs: dict[str, Any] | None = None
-    ) -> Iterable[Any]:
-        """Return the loader of training batches, made for `self.train_dataset`.
-
-        Args:
-            batch_size: Samples in a micro-batch, unless `train_dl_kwargs` says otherwise.
-            train_dl_kwargs: Arguments of a `DataLoader` that replace the defaults, and
-                `reproducible_draws` (see `loopwright.loaders.make_loader`).
-        """
-        defaults = self.get_default_train_dl_kwargs(batch_size)
-        self._require_dataset("train_dataset", "create_train_dataloader")
-        self._train_dl_kwargs, given = loader_options(defaults, train_dl_kwargs)
-        given |= changed(defaults, Trainer.get_default_train_dl_kwargs(self, batch_size))
-        return self._make_loader(self.train_dataset, self._train_dl_kwargs, given)
-
-    def get_default_train_dl_kwargs(self, batch_size: int) -> dict[str, Any]:
-        """Return the default arguments of the training loader."""
-        return self._default_dl_kwargs(batch_size, shuffle=True)
-
-    def create_eval_dataloader(
-        self, batch_size: int, eval_dl_kwargs: dict[str, Any] | None = None
-    ) -> Iterable[Any]:
-        """Return the loader of evaluation batches, made for `self.eval_dataset`.
-
-        Args:
-            batch_size: Samples in a batch, unless `eval_dl_kwargs` says otherwise.
-            eval_dl_kwargs: As in `create_train_dataloader`.
-        """
-        defaults = self.get_default_eval_dl_kwargs(batch_size)
-        self._require_dataset("eval_dataset", "create_eval_dataloader")
-        self._eval_dl_kwargs, given = loader_options(defaults, eval_dl_kwargs)
-        given |= changed(defaults, Trainer.get_default_eval_dl_kwargs(self, batch_size))
-        return self._make_loader(self.eval_dataset, self._eval_dl_kwargs, given)
-
-    def get_default_eval_dl_kwargs(self, batch_size: int) -> dict[str, Any]:
-        """Return the default arguments of the evaluation loader."""
-        return self._default_dl_kwargs(batch_size, shuffle=False)
-
-    def _default_dl_kwargs(self, batch_size: int, *, shuffle: bool) -> dict[str, Any]:
-        """Workers are for datasets that make samples one by one; others do without."""
-        num_devices = torch.cuda.device_count() if self.device.type == "cuda" else 1
-        return {
-            "shuffle": shuffle,
-            "batch_size": batch_size,
-            "pin_memory": self.device.type == "cuda",
-            "num_workers": max(1, (os.cpu_count() or 1) // max(1, num_devices)),
-            "worker_init_fn": worker_init_fn,
-        }
-
-    def create_scheduler(self) -> Any:
-        """Return the scheduler that `create_scheduler_fn` makes for the optimizer, or None.
-
-        With several optimizers it is a dict by their names; `create_scheduler_fn` is then a dict
-        too, or one function for all.
-        """
-        if self.create_scheduler_fn is None:
-            return None
-        if not isinstance(self.optimizer, Mapping):
-            return self._filled_in(self.create_scheduler_fn)(self.optimizer)
-        functions = self.create_scheduler_fn
-        if not isinstance(functions, Mapping):
-            functions = dict.fromkeys(self.optimizer, functions)
-        return {name: self._filled_in(fn)(self.optimizer[name]) for name, fn in functions.items()}
-
-    def _filled_in(self, create: Any) -> Any:
-        return replace_trainer_placeholder_values(self, create)
-
-    # --------------------------------------------------------------- hooks of a run, likewise
-
-    def training_run_start(self) -> None:
-        """Runs before the first epoch."""
-
-    def train_epoch_start(self) -> None:
-        """Put the model in training mode."""
-        self.model.train()
-
-    def calculate_train_batch_loss(self, batch: Any) -> dict[str, Any]:
-        """Return the loss of a micro-batch and what it was made from.
-
-        The dict holds `loss` (a scalar, the mean over samples), `model_outputs` and
-        `batch_size`; further entries reach `on_train_step_end`. Where the loss is a mean over
-        something else, such as tokens, `num_items_in_batch` is its count (an int or a tensor)
-        and takes the place of the batch size in every weight and mean.
-        """
-        inputs, targets = batch[0], batch[1]
-        outputs = self.model(inputs)
-        if self.loss_func is None:
-            raise ValueError(
-                "The trainer has no loss_func. Give it one, or override calculate_train_batch_loss "
-                "and calculate_eval_batch_loss."
-            )
-        loss = self.loss_func(outputs, targets)
-        return {"loss": loss, "model_outputs": outputs, "batch_size": targets.size(0)}
-
-    def backward_step(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a loss that is weighed for accumulation already.
-
-        With several optimizers, only parameters of the one being updated get gradients.
-        """
-        scaler = self._scalers.get(self._turn)
-        if scaler is not None:
-            loss = scaler.scale(loss)
-        if self._turn is None:
-            loss.backward(retain_graph=self._retain_graph)
-        else:
-            inputs = [p for p in self._parameters_in_turn() if p.requires_grad]
-            torch.autograd.backward(loss, inputs=inputs, retain_graph=self._retain_graph)
-
-    def optimizer_step(self) -> None:
-        """Update the parameters; runs in the micro-batch that completes an update."""
-        scaler = self._scalers.get(self._turn)
-        if self._turn is None and scaler is None:
-            self.optimizer.step()
-        elif scaler is None:
-            self._in_turn(self.optimizer).step()
-        else:
-            scaler.step(self._in_turn(self.optimizer))
-
-    def scheduler_step(self) -> None:
-        """Step the scheduler, if there is one; runs after each update."""
-        if self.scheduler is None:
-            return
-        scheduler = self._in_turn(self.scheduler)
-        if scheduler is not None:
-            scheduler.step()
-
-    def optimizer_zero_grad(self) -> None:
-        """Drop the gradients; runs after each update."""
-        optimizer = self.optimizer if self._turn is None else self._in_turn(self.optimizer)
-        optimizer.zero_grad()
-
-    def train_epoch_end(self) -> None:
-        """Runs after the last update of an epoch, before its loss is recorded."""
-
-    def eval_epoch_start(self) -> None:
-        """Put the model in evaluation mode."""
-        self.model.eval()
-
-    def calculate_eval_batch_loss(self, batch: Any) -> dict[str, Any]:
-        """Return what `calculate_train_batch_loss` returns; it is called without gradients."""
-        return Trainer.calculate_train_batch_loss(self, batch)
-
-    def eval_epoch_end(self) -> None:
-        """Runs after the last batch of an evaluation, before its loss is recorded."""
-
-    def training_run_epoch_end(self) -> None:
-        """Runs after an epoch of training and its evaluation."""
-
-    def training_run_end(self) -> None:
-        """Leave the model without wrappers in `self.model`."""
-        self.model = self.get_model()
-
-    def evaluation_run_start(self) -> None:
-        """Runs before an evaluation that `evaluate` started."""
-
-    def evaluation_run_end(self) -> None:
-        """Leave the model without wrappers in `self.model`."""
-        self.model = self.get_model()
-
-    def calculate_prediction(self, batch: Any) -> Any:
-        """Return the model's output for a batch of `predict`; targets in it are ignored."""
-        return self.model(batch[0] if isinstance(batch, (list, tuple)) else batch)
-
-    # ------------------------------------------------------------------------- training
 
     def train(
         self,
@@ -508,11 +320,15 @@ class Trainer:
                 self._keeper.save_after_epoch(self)
         except StopTrainingError as stop:
             self._abandon_update()
-            self._stop = stop.with_traceback(None)  # which would keep the batch alive
-            self.print(stop)
-            self.callback_handler.call_event("on_stop_training_error", self)
+            self._note_stop(stop)
         self.training_run_end()
         self.callback_handler.call_event("on_training_run_end", self)
+
+    def _note_stop(self, stop: StopTrainingError) -> None:
+        """Keep why the run ends, and tell it."""
+        self._stop = stop.with_traceback(None)  # which would keep the batch alive
+        self.print(stop)
+        self.callback_handler.call_event("on_stop_training_error", self)
 
     def _run_evaluation_of_epoch(self) -> None:
         """Evaluate; an evaluation that a signal cuts short leaves no metrics."""
@@ -684,15 +500,6 @@ class Trainer:
             if self._guard is not None and not self._scalers:  # a scaler skips on purpose
                 self._guard.note_norm(self, norm)
 
-    def _in_turn(self, owned: Any) -> Any:
-        if self._turn is None or not isinstance(owned, Mapping):
-            return owned
-        return owned.get(self._turn)
-
-    def _parameters_in_turn(self) -> Iterator[torch.Tensor]:
-        for group in self._in_turn(self.optimizer).param_groups:
-            yield from group["params"]
-
     def _check_turn(self, name: str | None) -> None:
         if name not in self._optimizer_names:
             known = ", ".join(map(repr, self._optimizer_names))
@@ -702,8 +509,6 @@ class Trainer:
                 f"update(loss, {name!r}) was called twice for one micro-batch. Under gradient "
                 "accumulation that is once for each optimizer."
             )
-
-    # -------------------------------------------------------------------- evaluation
 
     def evaluate(
         self,
@@ -753,9 +558,7 @@ class Trainer:
             self.callback_handler.call_event("on_evaluation_run_start", self)
             self._run_eval_epoch(self._eval_dataloader, is_training=False)
         except StopTrainingError as stop:
-            self._stop = stop.with_traceback(None)  # which would keep the batch alive
-            self.print(stop)
-            self.callback_handler.call_event("on_stop_training_error", self)
+            self._note_stop(stop)
         self.evaluation_run_end()
         self.callback_handler.call_event("on_evaluation_run_end", self)
 
@@ -792,23 +595,17 @@ class Trainer:
     @contextmanager
     def _phase(self, phase: Literal["eval", "predict"], loader: Any = None) -> Iterator[None]:
         """Leave modes of modules, random states and the loss tracker as they were."""
-        is_module = isinstance(self.model, torch.nn.Module)
-        modes = [(m, m.training) for m in self.model.modules()] if is_module else []
         phase_before, self.progress.phase = self.progress.phase, phase
         times = 1 if phase_before == "idle" else self.progress.epochs or 1
         self._stepping.begin_phase((length_of(loader) or 0) * times)
         tracker, self._loss_tracker = self._loss_tracker, LossTracker()
         named, self._named_losses = self._named_losses, {}
         try:
-            with preserved_random_states():
+            with preserved_random_states(), preserved_modes(self.model):
                 yield
         finally:
             self.progress.phase = phase_before
             self._loss_tracker, self._named_losses = tracker, named
-            for module, training in modes:
-                module.training = training
-
-    # ------------------------------------------------------------------ prediction
 
     def predict(self, dataset: Any, per_device_batch_size: int = 8, *, stream: bool = False) -> Any:
         """Return the model's outputs for a dataset, in order and on the CPU.
@@ -830,34 +627,11 @@ class Trainer:
         check_numbers(per_device_batch_size=per_device_batch_size)
         self._prepare_model_and_optimizer()
         options = self.get_default_eval_dl_kwargs(per_device_batch_size)
-        loader = self._make_loader(dataset, options, set())
-        self._place(loader)
+        loader = make_loader(dataset, options, given=set(), collate_fn=self.collate_fn)
+        place(loader, self.device, share=self.device_memory_share)
         if not self._is_running:
             self._run_seed = self.seed
-        if stream:
-            return self._streamed(loader)
-        collected = Collected(loader.num_samples if isinstance(loader, TensorLoader) else None)
-        # Freed buffers are not kept: giving them back would cost each call more than it gains.
-        with self._phase("predict", loader), closing(loader), torch.no_grad():
-            self.model.eval()
-            for batch in self._feed.batches(self, loader):
-                collected.add(self._predict_batch(batch))
-        return collected.result()
-
-    def _streamed(self, loader: EpochLoader) -> Iterator[Any]:
-        with closing(loader):
-            for batch in self._feed.batches(self, loader):
-                # What happens between batches is the caller's.
-                with self._phase("predict", loader), torch.no_grad():
-                    self.model.eval()
-                    output = self._predict_batch(batch)
-                yield output
-
-    def _predict_batch(self, batch: Any) -> Any:
-        output = self._stepping.predict(batch)
-        return output if self.device.type == "cpu" else move_to_device(output, torch.device("cpu"))
-
-    # -------------------------------------------------------------- saving and loading
+        return stream_outputs(self, loader) if stream else collect_outputs(self, loader)
 
     def save_checkpoint(
         self,
@@ -882,18 +656,11 @@ class Trainer:
         Raises:
             CheckpointError: An entry could not be loaded safely.
         """
-        content: dict[str, Any] = {
-            "model_state_dict": self.get_model(keep_torch_compile=False).state_dict()
-        }
-        if save_optimizer and self.optimizer is not None:
-            content["optimizer_state_dict"] = states_of(self.optimizer)
-        if save_scheduler and self.scheduler is not None:
-            content["scheduler_state_dict"] = states_of(self.scheduler)
-        content.update(checkpoint_kwargs or {})
         if local_process_index() == 0 if save_per_node else process_index() == 0:
-            from loopwright.exports import save_export
+            from loopwright.exports import save_states
 
-            save_export(content, save_path)
+            parts = self._exported(optimizer=save_optimizer, scheduler=save_scheduler)
+            save_states(parts, save_path, checkpoint_kwargs or {})
 
     def load_checkpoint(
         self,
@@ -917,28 +684,19 @@ class Trainer:
             CheckpointError: The file does not fit the model or the optimizer, is damaged, or names
                 code that is not trusted. Nothing is restored in any case.
         """
-        from loopwright.exports import load_export
+        from loopwright.exports import restore_states
 
-        content = load_export(checkpoint_path, trusted=trusted)
-        targets = {"model_state_dict": self.get_model(keep_torch_compile=False)}
-        if load_optimizer and "optimizer_state_dict" in content:
-            targets["optimizer_state_dict"] = self._target("optimizer")
-        if load_scheduler and "scheduler_state_dict" in content:
-            targets["scheduler_state_dict"] = self._target("scheduler")
-        for key, target in targets.items():
-            check_fits(target, content.get(key), f"{key} of {checkpoint_path}")
-        for key, target in targets.items():
-            load_states(target, content[key])
-        return content
+        parts = self._exported(optimizer=load_optimizer, scheduler=load_scheduler)
+        return restore_states(parts, checkpoint_path, trusted=trusted)
 
-    def _target(self, kind: str) -> Any:
-        target = getattr(self, kind)
-        if target is None:
-            raise ValueError(
-                f"The checkpoint holds a {kind}, and this trainer has none. Give it one, or load "
-                f"with load_{kind}=False."
-            )
-        return target
+    def _exported(self, *, optimizer: bool, scheduler: bool) -> dict[str, Any]:
+        """Return what a `.pt` file keeps the states of; None for what this trainer has not."""
+        parts = {"model": self.get_model(keep_torch_compile=False)}
+        if optimizer:
+            parts["optimizer"] = self.optimizer
+        if scheduler:
+            parts["scheduler"] = self.scheduler
+        return parts
 
     def save_training_state(
         self,
@@ -954,13 +712,7 @@ class Trainer:
             output_dir: The folder; it appears whole or not at all.
             checkpoint_kwargs: Further entries, returned by `load_training_state`.
         """
-        state = take_state(self)
-        if clash := sorted(state.keys() & (checkpoint_kwargs or {}).keys()):
-            raise ValueError(
-                f"checkpoint_kwargs has {', '.join(clash)}, which the state itself "
-                "holds. Use other names."
-            )
-        saved.write_state(output_dir, {**(checkpoint_kwargs or {}), **state})
+        save_state(self, output_dir, checkpoint_kwargs or {})
 
     def load_training_state(self, input_dir: str | os.PathLike[str]) -> dict[str, Any]:
         """Restore what `save_training_state` wrote, and return it whole.
@@ -971,11 +723,7 @@ class Trainer:
             CheckpointError: A file is missing or damaged, and nothing is restored; or the state
                 does not fit the trainer.
         """
-        state = saved.read_state(input_dir)
-        put_state(self, state)
-        return state
-
-    # ------------------------------------------------------------------------- utilities
+        return restore_state(self, input_dir)
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print once per machine, whatever the number of processes."""
@@ -990,16 +738,6 @@ class Trainer:
             padding_value: Rows that consist of it alone are left out of the result.
         """
         return tensor if padding_value is None else remove_padding(tensor, padding_value)
-
-    def get_model(self, keep_torch_compile: bool = True) -> Any:
-        """Return the model without wrappers of distributed training.
-
-        Args:
-            keep_torch_compile: False also removes the wrapper of `torch.compile`.
-        """
-        if keep_torch_compile:
-            return self.model
-        return getattr(self.model, "_orig_mod", self.model)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of the run's precision; `train_step` runs inside it."""
@@ -1019,18 +757,10 @@ class Trainer:
         Args:
             evaluation: Print the loop of `evaluate` instead of that of `train`.
         """
-        from loopwright.loop_map import EVALUATION, TRAINING, render
+        from loopwright.loop_map import EVALUATION, TRAINING, explain
 
         lines = EVALUATION if evaluation else TRAINING
-        self.print(render(lines, overridden=self._overrider, listeners=self._listening_callbacks))
-
-    def _overrider(self, hook: str) -> str | None:
-        owner = next(cls for cls in type(self).__mro__ if hook in vars(cls))
-        return None if owner is Trainer else owner.__name__
-
-    def _listening_callbacks(self, event: str) -> list[str]:
-        methods = self.callback_handler.listeners(event)
-        return [type(getattr(method, "__self__", method)).__name__ for method in methods]
+        self.print(explain(type(self), Trainer, self.callback_handler.listeners, lines))
 
     @property
     def step_report(self) -> StepReport | None:
@@ -1064,18 +794,6 @@ class Trainer:
         limits = [n for n in (length, self.max_eval_batches) if n is not None]
         return min(limits, default=None)
 
-    # ---------------------------------------------------------------------- preparation
-
-    def _create_callback_handler(self, callbacks: Iterable[Any]) -> CallbackHandler:
-        """Return the handler; the smaller limit holds where the environment sets one too."""
-        handler = CallbackHandler(callbacks)
-        limit = limit_from_environment()
-        present = [each for each in handler if isinstance(each, LimitBatchesCallback)]
-        if limit is None or any(each.num_batches <= limit for each in present):
-            return handler
-        others = [each for each in handler if each not in present]
-        return CallbackHandler([LimitBatchesCallback(limit), *others])
-
     def _create_scalers(self) -> dict[str | None, torch.amp.GradScaler]:
         """Return the scaler of each optimizer, for fp16 alone."""
         if self.precision != "fp16":
@@ -1096,11 +814,6 @@ class Trainer:
 
         return Stepping(self, self.step_mode, Trainer)
 
-    def _make_loader(
-        self, dataset: Any, options: dict[str, Any], given: Collection[str]
-    ) -> EpochLoader:
-        return make_loader(dataset, options, given=given, collate_fn=self.collate_fn)
-
     def _prepare_model_and_optimizer(self) -> None:
         """Move the model to the device, and what the optimizer holds for its parameters."""
         if self.device.type == "cpu" or not isinstance(self.model, torch.nn.Module):
@@ -1113,13 +826,7 @@ class Trainer:
     def _prepare_dataloaders(self) -> None:
         """Decide where data in memory lives during the run."""
         for loader in (self._train_dataloader, self._eval_dataloader):
-            self._place(innermost(loader))
-
-    def _place(self, loader: Any) -> None:
-        if not isinstance(loader, TensorLoader) or self.device.type == "cpu":
-            return
-        if fits_in_memory(loader.num_bytes, self.device, share=self.device_memory_share):
-            loader.move_to(self.device)
+            place(innermost(loader), self.device, share=self.device_memory_share)
 
     def _create_run_config(
         self,
@@ -1181,14 +888,17 @@ class Trainer:
         if scheduler is not None or self.scheduler is self._scheduler_made:
             self.scheduler = self._scheduler_made = scheduler
 
-    # ------------------------------------------------------------- inside a run
-
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Hold what a run needs, and leave a usable trainer however it ends."""
+        keeps_memory = self.keep_freed_memory and self.device.type == "cpu"
         self._is_running = True
         try:
-            with self._resources():
+            with (
+                kept_buffers(keeps_memory),
+                deterministic_algorithms(self.deterministic),
+                self._stepping.running(),
+            ):
                 yield
         except BaseException as error:
             explain_lost_worker(error)
@@ -1207,17 +917,6 @@ class Trainer:
             self._micro_batch = self._num_items = None
             close_loader(self._train_dataloader)
             close_loader(self._eval_dataloader)
-
-    @contextmanager
-    def _resources(self) -> Iterator[None]:
-        """Set what holds for the process during a run."""
-        keeps_memory = self.keep_freed_memory and self.device.type == "cpu"
-        with (
-            kept_buffers(keeps_memory),
-            deterministic_algorithms(self.deterministic),
-            self._stepping.running(),
-        ):
-            yield
 
     def _refuse_inside_a_run(self, method: str) -> None:
         if self._is_running:
@@ -1304,10 +1003,6 @@ class Trainer:
             self.run_history.update_metric("train_loss_epoch", self._loss_tracker.average)
         for name, tracker in named.items():
             self.run_history.update_metric(f"train_{name}_loss_epoch", tracker.average)
-
-    def _require_dataset(self, name: str, hook: str) -> None:
-        if getattr(self, name) is None:
-            raise ValueError(f"There is no {name}. Give one, or override {hook}.")
 
 
 class TrainerWithTimmScheduler(Trainer):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from loopwright.checkpoint import read_state, write_state
 from loopwright.errors import CheckpointError
 from loopwright.history import LossTracker, history_state, restore_history
 from loopwright.progress import Progress
@@ -26,6 +28,35 @@ _POSITION = (
     "samples",
     "epoch_is_trained",
 )
+
+
+def save_state(
+    trainer: Trainer, folder: str | os.PathLike[str], further: Mapping[str, Any]
+) -> None:
+    """Write the state of a trainer and further entries to a folder.
+
+    Raises:
+        ValueError: A further entry has the name of one of the state.
+        CheckpointError: An update is half done, so that gradients would be missing.
+    """
+    state = take_state(trainer)
+    if clash := sorted(state.keys() & further.keys()):
+        raise ValueError(
+            f"checkpoint_kwargs has {', '.join(clash)}, which the state itself "
+            "holds. Use other names."
+        )
+    write_state(folder, {**further, **state})
+
+
+def restore_state(trainer: Trainer, folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Bring a trainer to the state in a folder, and return it whole.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the state does not fit the trainer.
+    """
+    state = read_state(folder)
+    put_state(trainer, state)
+    return state
 
 
 def take_state(trainer: Trainer) -> dict[str, Any]:

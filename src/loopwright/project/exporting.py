@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from loopwright.checkpoint import write_aside
 from loopwright.errors import LoopwrightError
 from loopwright.extras import require, require_installed
+from loopwright.modes import preserved_modes
 
 NEEDED = ("onnx", "onnxscript")
 """What `export_onnx` needs."""
@@ -92,16 +93,13 @@ def _save(program: torch.export.ExportedProgram, path: Path) -> None:
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode on the CPU, and back."""
-    modes = [(module, module.training) for module in model.modules()]
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    model.eval().cpu()
-    try:
-        with torch.no_grad():
+    with preserved_modes(model), torch.no_grad():
+        model.eval().cpu()
+        try:
             yield
-    finally:
-        model.to(device)
-        for module, training in modes:
-            module.training = training
+        finally:
+            model.to(device)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from loopwright import trainer as loop
 from loopwright.callbacks import get_default_callbacks
 from loopwright.errors import NotSupportedError
 from loopwright.events import TrainerCallback
+from loopwright.modes import preserved_modes
 from loopwright.placeholders import TrainerPlaceholderValues
 from loopwright.project.callbacks import Log, ModelCheckpoint, RecordMetrics
 from loopwright.project.metrics import MetricSet
@@ -236,13 +237,10 @@ def metrics_of(
         return trainer.metrics
     metrics = MetricSet(metrics_config, model_config)
     device = next(model.parameters()).device
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with torch.no_grad():
+    with preserved_modes(model), torch.no_grad():
+        model.eval()
         for inputs, targets in loader():
             metrics.update(targets, model.predictions(model(inputs.to(device))))
-    for module, training in modes:
-        module.training = training
     return metrics
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from loopwright.checkpoint import read_state
 from loopwright.device import move_to_device
 from loopwright.errors import CheckpointError
+from loopwright.modes import preserved_modes
 from loopwright.trainers.arrays import checkpoint_path
 from loopwright.trainers.rebuilding import ModelClass, rebuild_model
 from loopwright.training_state import check_fits
@@ -72,14 +73,9 @@ class Inferrer:
     def call(self, network: Any, *inputs: Any) -> Any:
         """Return what a network, or a method of one, gives in evaluation mode."""
         model = self.get_model()
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            with torch.no_grad():
-                return network(*move_to_device(inputs, self.device))
-        finally:
-            for module, training in modes:
-                module.training = training
+        with preserved_modes(model), torch.no_grad():
+            model.eval()
+            return network(*move_to_device(inputs, self.device))
 
     def load_model(
         self,

@@ -62,6 +62,7 @@ FLOORS = {
     "run_record.py": 2,
     "storage/": 2,
     "schedulers/": 2,
+    "states.py": 2,
     "train_arguments.py": 2,
     "training_state.py": 2,
     "watching.py": 2,

@@ -30,7 +30,7 @@ from loopwright.models import build_model, models
 from loopwright.models.estimators import EstimatorModel, is_estimator
 from loopwright.preprocessors import preprocessors
 from loopwright.preprocessors.pipeline import Pipeline
-from loopwright.training_state import check_fits
+from loopwright.states import check_fits
 
 __all__ = ["Artifact", "read_artifact", "write_artifact"]
 

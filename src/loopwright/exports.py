@@ -17,7 +17,7 @@ import torch
 
 from loopwright.checkpoint import write_aside
 from loopwright.errors import CheckpointError
-from loopwright.training_state import check_fits, load_states, states_of
+from loopwright.states import check_fits, load_states, states_of
 
 _TYPES = (bool, int, float, str, type(None), complex, bytes, torch.dtype, torch.device, torch.Size)
 _MAKES_BYTEARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")

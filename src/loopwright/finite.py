@@ -23,8 +23,8 @@ from loopwright.buffers import BufferCopies
 from loopwright.device import Sent
 from loopwright.events import StopTrainingError
 from loopwright.loaders import innermost
+from loopwright.states import load_states, states_of
 from loopwright.train_arguments import optimizers_in, torch_optimizers_in
-from loopwright.training_state import load_states, states_of
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer

@@ -28,8 +28,9 @@ from loopwright.loaders import close_loader
 from loopwright.out_of_memory import split_batch
 from loopwright.progress import Progress
 from loopwright.seed import preserved_random_states, restore_random_states
+from loopwright.states import check_fits, load_states
 from loopwright.train_arguments import names_of
-from loopwright.training_state import check_fits, load_states, take_state
+from loopwright.training_state import take_state
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer

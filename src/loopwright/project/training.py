@@ -11,7 +11,7 @@ from loopwright.project.data import _missing
 from loopwright.project.exporting import NEEDED, export_onnx, export_pt2
 from loopwright.project.settings import METRICS_CONFIG, TRAINER_CONFIG
 from loopwright.project.trainer import metrics_of
-from loopwright.training_state import check_fits
+from loopwright.states import check_fits
 
 
 class Train:

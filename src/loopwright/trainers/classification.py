@@ -15,6 +15,7 @@ from loopwright.events import StopTrainingError
 from loopwright.loaders import EpochLoader, length_of, make_loader
 from loopwright.models import models
 from loopwright.schedulers.function_scheduler import all_of, function_schedule
+from loopwright.states import check_fits
 from loopwright.trainers.accessors import Accessors
 from loopwright.trainers.arrays import checkpoint_path
 from loopwright.trainers.epoch_trainer import EpochTrainer
@@ -25,7 +26,7 @@ from loopwright.trainers.options import (
     read_options,
 )
 from loopwright.trainers.rebuilding import ModelClass, describe_model, rebuild_model
-from loopwright.training_state import check_fits, take_state
+from loopwright.training_state import take_state
 
 PARAMETERS = (
     "num_epochs",

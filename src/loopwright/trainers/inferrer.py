@@ -11,9 +11,9 @@ from loopwright.checkpoint import read_state
 from loopwright.device import move_to_device
 from loopwright.errors import CheckpointError
 from loopwright.modes import preserved_modes
+from loopwright.states import check_fits
 from loopwright.trainers.arrays import checkpoint_path
 from loopwright.trainers.rebuilding import ModelClass, rebuild_model
-from loopwright.training_state import check_fits
 
 
 def floats_of(model: nn.Module) -> torch.dtype:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from loopwright.checkpoint import read_state
+from loopwright.states import check_fits
 from loopwright.trainers.accessors import set_trainable
 from loopwright.trainers.arrays import checkpoint_path
-from loopwright.training_state import check_fits
 
 
 class ModelWrapper(nn.Module):

@@ -10,7 +10,8 @@ import torch
 from loopwright.checkpoint import Snapshot, read_snapshot, take_snapshot
 from loopwright.errors import CheckpointError
 from loopwright.plain_values import mask_secrets, to_plain
-from loopwright.training_state import check_fits, take_state
+from loopwright.states import check_fits
+from loopwright.training_state import take_state
 from loopwright.trainloop.multi_loss import MultiOptimizer
 
 if TYPE_CHECKING:

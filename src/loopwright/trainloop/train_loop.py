@@ -14,10 +14,10 @@ from loopwright.loaders import length_of
 from loopwright.loop_callbacks.base import AbstractCallback
 from loopwright.loop_callbacks.messages import MessageService
 from loopwright.loop_schedulers.base import AbstractScheduler
+from loopwright.states import check_fits
 from loopwright.tracking.training_history import TrainingHistory
 from loopwright.tracking.uploads import finish_uploads
 from loopwright.train_arguments import check_numbers, check_optimizer
-from loopwright.training_state import check_fits
 from loopwright.trainloop.callbacks_handler import CallbacksHandler
 from loopwright.trainloop.checkpoints import (
     checkpoint_of,

@@ -1,8 +1,11 @@
 """Checkpoints, and states from which a run goes on as if it had never stopped."""
 
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import MapData, Stream, same, tiny_data, tiny_model, tiny_trainer, weights
@@ -12,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from loopwright.callbacks import SaveTrainingStateCallback
 from loopwright.checkpoint import read_state, write_state
+from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.data import epoch_order
 from loopwright.errors import CheckpointError
 from loopwright.events import StopTrainingError, TrainerCallback
@@ -337,6 +341,44 @@ def test_a_stream_goes_on_inside_an_epoch(tmp_path: Path) -> None:
         folder = tmp_path / f"step_{step}"
         resumed.train(Stream(12), 2, per_device_batch_size=4, resume_from=folder)
         assert same(weights(resumed), weights(trainer))
+
+
+class Noisy(Stream):
+    """Adds noise from the global generators, or from one of its own that each epoch seeds."""
+
+    def __init__(self, *, own: bool) -> None:
+        super().__init__()
+        self.own = own
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        generator = torch.Generator().manual_seed(1) if self.own else None
+        for inputs, target in super().__iter__():
+            noise = torch.rand(3, generator=generator)
+            yield inputs + noise + (0.0 if self.own else np.random.rand() + random.random()), target
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("reproducible_draws", [True, False])
+def test_a_stream_that_draws_goes_on_inside_an_epoch(
+    own: bool, reproducible_draws: bool, tmp_path: Path
+) -> None:
+    """Beside dropout, which draws from a global generator too."""
+
+    def train(folder: Path, resume: Path | None = None) -> Any:
+        torch.manual_seed(77)
+        policy = CheckpointPolicy(every_steps=1, keep_latest=9)
+        model = tiny_model(dropout=0.5)
+        trainer = tiny_trainer(model=model, run_dir=folder, checkpoint=policy)
+        loader = {"reproducible_draws": reproducible_draws, "num_workers": 0}
+        options = {"per_device_batch_size": 4, "train_dataloader_kwargs": loader}
+        trainer.train(Noisy(own=own), 2, resume=resume, **options)
+        return trainer
+
+    whole = train(tmp_path / "whole")
+    states = sorted((tmp_path / "whole" / "checkpoints").iterdir())
+    for number in (0, 2, 4):
+        resumed = train(tmp_path / str(number), states[number])
+        assert same(weights(resumed), weights(whole))
 
 
 def test_a_state_from_inside_a_step_over_an_own_loader_is_refused(tmp_path: Path) -> None:

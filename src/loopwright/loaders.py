@@ -371,13 +371,20 @@ class IterableLoader(EpochLoader):
     def __iter__(self) -> Iterator[Any]:
         self._generator.manual_seed(derive_seed(self.seed, _DRAWS_STREAM, self.epoch))
         batches = self._with_fixed_draws() if self._fixes_draws else iter(self._loader)
-        if self.dataset_state is not None:
+        if self.dataset_state is not None or not self.start:
             return batches
-        return islice(batches, self.start, None)
+        return self._after_start(batches)
 
     def position(self) -> Any:
         """Return the state of the dataset, when it keeps one that tells where it stands."""
         return self.dataset.state_dict() if self.keeps_position else None
+
+    def _after_start(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Drop the batches before the start, whose draws leave the global generators alone."""
+        with fixed_draws(derive_seed(self.seed, _DRAWS_STREAM, self.epoch)):
+            for _ in islice(batches, self.start):
+                pass
+        yield from batches
 
     def _with_fixed_draws(self) -> Iterator[Any]:
         position, end = 0 if self.dataset_state is None else self.start, object()

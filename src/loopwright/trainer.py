@@ -82,9 +82,10 @@ __all__ = [
 class Trainer(TrainerHooks):
     """Trains and evaluates a model, and lets every part of that be changed.
 
-    Override a method to change what it does, or give callbacks for what goes beside it. Methods
-    named `create_` or `calculate_` return a value; the others change state. A batch is
-    `(inputs, targets)` unless `calculate_train_batch_loss` is overridden.
+    Override a method to change what it does, `train_step` or one of `TrainerHooks`, or give
+    callbacks for what goes beside it. Methods named `create_` or `calculate_` return a value; the
+    others change state. A batch is `(inputs, targets)` unless `calculate_train_batch_loss` is
+    overridden.
 
     Args:
         model: The module to train; it is moved to the device when a run starts.

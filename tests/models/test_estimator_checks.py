@@ -148,6 +148,10 @@ SPOILT: dict[str, tuple[Any, Spoil, str]] = {
     ),
     "labels": (KNeighborsClassifier(), lambda k: k._y.fill(FAR), "out of bounds"),
     "neighbors of no samples": (KNeighborsClassifier(), lambda k: delattr(k, "_fit_X"), "_fit_X"),
+    "method": (KNeighborsClassifier(), with_values(fit=1), "overrides 'fit' of its class"),
+    "limits": (
+        KNeighborsClassifier(), with_values(_parameter_constraints={}, n_neighbors=0), "overrides",
+    ),
     "counts": (SVC(), lambda svc: svc._n_support.fill(FAR), "support vectors and counts"),
     "negative": (
         NuSVC(nu=0.1), lambda svc: svc._n_support.__setitem__(slice(2), [-9, 99]), "counts",

@@ -73,11 +73,17 @@ def _parts_of(part: Any, seen: set[int]) -> Iterator[Any]:
 def _check(part: Any, trusted: Collection[str]) -> None:
     kind = type(part)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if name.startswith("sklearn.") and not (_KNOWN.match(name) or name in trusted):
-        raise ArtifactError(
-            f"it holds a {name}, which is not known to keep within its arrays. If you trust the "
-            f"file, say so: load(path, trusted=[{name!r}])."
-        )
+    if name.startswith("sklearn."):
+        if not (_KNOWN.match(name) or name in trusted):
+            raise ArtifactError(
+                f"it holds a {name}, which is not known to keep within its arrays. If you trust "
+                f"the file, say so: load(path, trusted=[{name!r}])."
+            )
+        for attribute in getattr(part, "__dict__", {}):
+            _require(
+                isinstance(getattr(kind, attribute, False), bool),
+                f"a {name} overrides {attribute!r:.40} of its class",
+            )
     for base in kind.__mro__:
         made_by_fit, check = _CHECKS.get(f"{base.__module__}.{base.__qualname__}", ("", None))
         if check is not None and hasattr(part, made_by_fit):

@@ -161,9 +161,10 @@ class Fitted:
             except ValueError as error:  # as estimators raise it for numbers that are missing
                 if inputs.isfinite().all():
                     raise
-                row = int(inputs.flatten(1).isfinite().all(1).int().argmin())
+                finite = inputs.isfinite().reshape(len(inputs), -1).all(1)
                 raise BadInputError(
-                    f"Sample {row} has a number that is not finite, which the model does not take."
+                    f"Sample {int(finite.int().argmin())} has a number that is not finite, which "
+                    "the model does not take."
                 ) from error
 
     def transform(self, inputs: Any) -> Tensor:

@@ -378,7 +378,7 @@ class Trainer(TrainerHooks):
         if guard is not None:
             guard.begin(self)
         self.callback_handler.call_event("on_train_step_start", self)
-        output = self._stepping.step(batch)
+        output = self._take_step(batch)
         if not self._reported:
             self._report_train_step(batch, output)
         if accumulation.completes_update:
@@ -388,6 +388,10 @@ class Trainer(TrainerHooks):
         if guard is not None:
             guard.end(self)
         self._micro_batch = None
+
+    def _take_step(self, batch: Any) -> Any:
+        """Run `train_step`, in the form that was chosen for it, and what belongs around it."""
+        return self._stepping.step(batch)
 
     def train_step(self, batch: Any) -> Any:
         """Train on one micro-batch: loss, and `update` with it.
@@ -807,13 +811,39 @@ class Trainer(TrainerHooks):
         """The objects whose code and modules a step may run."""
         return (self,)
 
-    def _make_stepping(self) -> EagerStepping:
+    def _note(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Do what is no computation of a step; after a program of the step it is done again."""
+        function(*arguments)
+
+    @property
+    def _has_other_listeners(self) -> bool:
+        """Whether others than the callbacks of this trainer see each step and its outputs."""
+        return False
+
+    def _step_obstacles(self) -> Iterator[str]:
+        """Give further reasons, in half a sentence each, why a step cannot be one program."""
+        return iter(())
+
+    def _recording(self) -> AbstractContextManager[None]:
+        """Hold what a step needs while it is recorded, to become a program."""
+        return nullcontext()
+
+    def _make_stepping(self, base: type | None = None) -> EagerStepping:
+        """Return what takes the steps of a run.
+
+        Args:
+            base: The class whose `update` and what runs in it are known; by default this one.
+        """
         if self.step_mode == "eager":
             return EagerStepping(self)
         # Not imported with the trainer, which is to cost next to nothing over torch.
         from loopwright.execution.stepping import Stepping
 
-        return Stepping(self, self.step_mode, Trainer)
+        return Stepping(self, self.step_mode, base or Trainer)
+
+    def _compiled(self) -> AbstractContextManager[None] | None:
+        """Return what compiles where that is not the call of the model."""
+        return None
 
     def _prepare_model_and_optimizer(self) -> None:
         """Move the model to the device, and what the optimizer holds for its parameters."""

@@ -22,9 +22,10 @@ def worth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything be tried, and short measurements do."""
     monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
     monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0))
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
     monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
     monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
+    monkeypatch.setattr(auto, "_seconds_per_call", lambda: auto._SECONDS_PER_CALL)
 
 
 def train(
@@ -134,6 +135,41 @@ def test_each_cause_of_staying_eager(
     assert same(weights(trainer), weights(eager)), "what was tried left a trace"
 
 
+class Remembers(nn.Module):
+    """Counts its calls, or keeps what it saw in a list, a dict or a tensor."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.net, self.what = tiny_model(), what
+        self.calls, self.seen, self.last, self.total = 0, [], {"loss": 0}, torch.zeros(3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.net(inputs)
+        if not self.training:
+            return outputs
+        if self.what == "calls":
+            self.calls += 1
+        elif self.what == "seen":
+            self.seen.append(len(inputs))
+        elif self.what == "last":
+            self.last["loss"] = outputs.detach().sum()
+        else:
+            self.total = self.total + outputs.detach().sum(0)
+        return outputs
+
+
+@pytest.mark.parametrize("what", ["calls", "seen", "last", "total"])
+def test_a_step_that_changes_attributes_stays_eager_and_what_was_tried_leaves_none_changed(
+    what: str, uncompiled: list[Any]
+) -> None:
+    trainer, eager = (train(mode=mode, model=Remembers(what)) for mode in ("auto", "eager"))
+    assert f"the step changes Remembers.{what} in Python" in trainer.step_report.reason
+    for name in ("calls", "seen"):
+        assert getattr(trainer.model, name) == getattr(eager.model, name)
+    assert same([trainer.model.total], [eager.model.total])
+    assert float(trainer.model.last["loss"]) == float(eager.model.last["loss"])
+
+
 @pytest.mark.parametrize("name", ["module", "parameter", "optimizer", "callback", "python state"])
 def test_hooks_keep_a_run_eager(name: str, uncompiled: list[Any]) -> None:
     def build(mode: str) -> Any:
@@ -184,7 +220,7 @@ def test_too_few_steps_are_seen_before_anything_is_traced(
     def forbidden(*args: Any) -> Any:
         raise AssertionError("traced")
 
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (4.0, 0.0))
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (4.0, 0.0, 0.0))
     monkeypatch.setattr(auto, "trace", forbidden)
     report = train().step_report
     assert report.reason == "too few steps are left (8) to save more than the 4 s of compiling"
@@ -194,7 +230,7 @@ def test_too_few_steps(uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(auto, "FEWEST_STEPS", 9)
     assert "too few steps are left (8" in train().step_report.reason
     monkeypatch.setattr(auto, "FEWEST_STEPS", 8)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (60.0, 0.0))
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (60.0, 0.0, 0.0))
     assert "to save more than the 60 s of compiling" in train().step_report.reason
     assert not uncompiled
 

@@ -140,7 +140,7 @@ def test_compile_mode_trains_as_eager_and_leaves_the_model_as_it_was() -> None:
 def test_auto_finds_a_gain_in_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of this size spends nearly all of its time between operations."""
     monkeypatch.setattr(auto, "read_decision", lambda key: None)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (0.0, 0.0))
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (0.0, 0.0, 0.0))
     trainer = tiny_trainer(step_mode="auto", device="cpu")
     trainer.train(tiny_data(4096), 1, per_device_batch_size=8)
     assert trainer.step_report.choice == "capture"

@@ -50,7 +50,7 @@ def run(folder: Path, mode: str, *callbacks: Any, resume: Any = None, **options:
 def worth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
     monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0))
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
     monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
     monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
 

@@ -24,7 +24,7 @@ def without(*names: str) -> Any:
 
 def auto_run(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("loopwright.execution.auto.FEWEST_STEPS", 1)
-    monkeypatch.setattr("loopwright.execution.auto.SECONDS_TO_COMPILE", (-99.0, 0.0))
+    monkeypatch.setattr("loopwright.execution.auto.SECONDS_TO_COMPILE", (-99.0, 0.0, 0.0))
     trainer = tiny_trainer(step_mode="auto", device="cpu")
     trainer.train(tiny_data(32), 1, per_device_batch_size=8)
     return trainer

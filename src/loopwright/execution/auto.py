@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from loopwright.execution.building import Built, positions, rehearse, trace
 from loopwright.execution.obstacles import NotCapturableError, check_capturable, modules_of
@@ -27,15 +28,21 @@ LEAST_GAIN = 1.1
 """How many times faster a captured step has to be."""
 FEWEST_STEPS = 500
 """Below which nothing is tried: not even the first seconds of compiling come back."""
-SECONDS_TO_COMPILE = 4.0, 0.06
-"""What compiling is taken to cost before it is known: in any case, and for each operation."""
+SECONDS_TO_COMPILE = 5.0, 0.035, 1.0
+"""What compiling is taken to cost before it is known: in any case, for each operation of a program,
+and besides for each convolution; on a machine where a tiny operation takes `_SECONDS_PER_CALL`."""
 SECONDS_TO_LOAD = 4.0
 """What a program costs that an earlier run compiled: traced, found and checked again."""
 FUSED_SHARE = 0.15
 """The part of a step that fewer passes over memory are taken to save."""
+FUSED_SHARE_AROUND_CONVOLUTIONS = 0.05
+"""The same where libraries do most of the work."""
+MARGIN = 2.0
+"""How many times its cost a program that is not there yet is to save: both are guesses."""
 _MOST_SAVED = 0.9  # of a step
 _SECONDS_TO_MEASURE = 0.4
-_CALLS_PER_OPERATION = 3.0  # of a tiny operation: Python, autograd and dispatch around each
+_SECONDS_PER_CALL = 2.8e-6
+_CALLS_PER_OPERATION = 2.0  # of a tiny operation: Python, autograd and dispatch around each
 
 
 class TooFewStepsError(NotCapturableError):
@@ -108,12 +115,11 @@ def _try(trainer: Trainer, batch: Any, left: int) -> tuple[Built, float, float]:
     before = Snapshot(trainer)
     try:
         eager = _seconds_of(lambda: _run_update(trainer, batch), left)
-        fixed, for_each = SECONDS_TO_COMPILE
-        _require_worth(left * _MOST_SAVED * eager, fixed, left)  # before what takes longer
-        operations = _num_operations(trainer, batch)
-        overhead = operations * _CALLS_PER_OPERATION * _seconds_per_call()
-        saved = min(_MOST_SAVED * eager, overhead + FUSED_SHARE * eager)
-        _require_worth(left * saved, fixed + for_each * operations, left)
+        call = _seconds_per_call()
+        cost = SECONDS_TO_COMPILE[0] * call / _SECONDS_PER_CALL
+        _require_worth(left * _MOST_SAVED * eager / MARGIN, cost, left)  # before what takes longer
+        saved, cost = _expect(trainer, batch, eager, call)
+        _require_worth(left * saved / MARGIN, cost, left)
         built = rehearse(trainer, batch, Rates(trainer))
         eager, program = _measure(trainer, batch, built)
     finally:
@@ -142,14 +148,43 @@ def _run_update(trainer: Trainer, batch: Any, built: Built | None = None) -> Non
                 built.programs[role].run(trainer, batch)
 
 
-def _num_operations(trainer: Trainer, batch: Any) -> int:
-    """Return how many operations the programs of an update will have; the trainer moves on."""
-    operations = {}
+def _expect(trainer: Trainer, batch: Any, eager: float, call: float) -> tuple[float, float]:
+    """Return the seconds that programs are taken to save in an update, and to cost once.
+
+    Args:
+        trainer: The trainer; it moves on by an update.
+        batch: The first micro-batch.
+        eager: Seconds of an update.
+        call: Seconds of a tiny operation.
+    """
+    programs, dispatched = {}, DispatchCounter()
     for role in positions(trainer):
-        if role not in operations:
-            operations[role] = trace(trainer, batch, Rates(trainer)).num_operations
-        run_recorded(trainer, batch)
-    return sum(operations.values())
+        if role not in programs:
+            programs[role] = trace(trainer, batch, Rates(trainer))
+        with dispatched:
+            run_recorded(trainer, batch)
+    operations = sum(each.num_operations for each in programs.values())
+    convolutions = sum(each.num_convolutions for each in programs.values())
+    share = FUSED_SHARE_AROUND_CONVOLUTIONS if convolutions else FUSED_SHARE
+    saved = dispatched.count * _CALLS_PER_OPERATION * call + share * eager
+    fixed, for_each, for_convolution = SECONDS_TO_COMPILE
+    cost = fixed + for_each * operations + for_convolution * convolutions
+    return min(_MOST_SAVED * eager, saved), cost * call / _SECONDS_PER_CALL
+
+
+class DispatchCounter(TorchDispatchMode):
+    """Counts the operations that run inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Count an operation, and run it."""
+        self.count += 1
+        return function(*args, **(kwargs or {}))
 
 
 def _seconds_of(run: Callable[[], None], left: int) -> float:
@@ -187,11 +222,13 @@ def _timed(run: Callable[[], None]) -> float:
 
 def _seconds_per_call() -> float:
     """Return what a tiny operation takes on this machine."""
-    tensor = torch.zeros(1)
-    began = time.perf_counter()
-    for _ in range(200):
-        tensor.add_(1.0)
-    return (time.perf_counter() - began) / 200
+    tensor, times = torch.zeros(1), []
+    for _ in range(20):
+        began = time.perf_counter()
+        for _ in range(100):
+            tensor.add_(1.0)
+        times.append((time.perf_counter() - began) / 100)
+    return _median(times)
 
 
 def _facts(trainer: Trainer, batch: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def _reasons(trainer: Trainer, base: type) -> Iterator[str]:
         yield "fp16 reads the scale of the gradients from the device in every step; use bf16"
     if trainer.get_model(keep_torch_compile=False) is not trainer.model:
         yield "the model is wrapped by torch.compile already; give the model itself"
+    yield from trainer._step_obstacles()
     if trainer._splitter is not None:
         yield "on_out_of_memory='split' may have to run a step in parts"
     for name in _INSIDE_A_STEP:

@@ -79,6 +79,8 @@ class StepProgram:
         step = self.step
         outputs = self.compute(batch)
         output = unflatten(step.output, outputs)
+        for function, arguments in step.calls:
+            trainer._note(function, *unflatten(arguments, outputs))
         if step.is_reported:
             trainer._report_train_step(batch, output)
         guard = trainer._guard

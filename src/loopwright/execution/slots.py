@@ -134,7 +134,7 @@ def plain_state_of(optimizer: Any) -> list[Any]:
 def keeps_outputs(trainer: Trainer) -> bool:
     """Whether somebody looks at the outputs of a step: callbacks that are not of this package."""
     listeners = trainer.callback_handler.listeners("on_train_step_end")
-    return any(not _is_ours(listener) for listener in listeners)
+    return trainer._has_other_listeners or not all(map(_is_ours, listeners))
 
 
 def _is_ours(listener: Any) -> bool:

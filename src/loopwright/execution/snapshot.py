@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from loopwright.batches import count_of
+from loopwright.execution.python_state import PythonState
 from loopwright.execution.slots import Fixed, latch_of, slots_of
 from loopwright.seed import random_states, restore_random_states
 from loopwright.train_arguments import optimizers_in
@@ -52,6 +53,7 @@ class Snapshot:
         ]
         self._counters = {name: copy.deepcopy(vars(trainer)[name]) for name in _COUNTERS}
         self._accumulation = copy.deepcopy(vars(trainer._accumulation))
+        self._python = PythonState(trainer)
         self._random = random_states()
 
     @torch.no_grad()
@@ -77,6 +79,7 @@ class Snapshot:
             group.update(values)
         vars(self._trainer).update(copy.deepcopy(self._counters))
         vars(self._trainer._accumulation).update(copy.deepcopy(self._accumulation))
+        self._python.restore()
         restore_random_states(self._random)
 
 
@@ -99,6 +102,8 @@ class Record:
         """What optimizers stepped with."""
         self.finished: list[str | None] = []
         """The optimizers that stepped, in order."""
+        self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        """What was called that is no part of the computation, with arguments."""
 
 
 class _Notes:
@@ -152,22 +157,24 @@ def recording(trainer: Trainer) -> Iterator[Record]:
         backward_step(loss)
 
     def step() -> None:
+        optimizer_step()
         parameters = trainer._parameters_in_turn()
         record.gradients += [each.grad for each in parameters if each.grad is not None]
-        optimizer_step()
 
     instead = {
         "_report_train_step": report,
         "_track": track,
         "backward_step": backward,
         "optimizer_step": step,
+        "_note": lambda function, *given: record.calls.append((function, given)),
         "scheduler_step": lambda: record.finished.append(trainer._turn),
     }
     vars(trainer).update(instead)
     guard = trainer._guard
     trainer._guard = None if guard is None else notes  # type: ignore[assignment]
     try:
-        yield record
+        with trainer._recording():
+            yield record
     finally:
         trainer._guard = guard
         for name in instead:

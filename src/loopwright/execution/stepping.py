@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from loopwright.errors import CheckpointError, NotSupportedError
@@ -15,7 +15,7 @@ from loopwright.execution.program import StepProgram
 from loopwright.execution.report import StepMode, StepReport
 from loopwright.execution.slots import options_of, settings_of_step, structure_of
 from loopwright.execution.stored import cache_folder
-from loopwright.execution.torch_internals import compiled_model
+from loopwright.execution.torch_internals import code_in, compiled_model
 from loopwright.execution.tracing import FirstStepError, Rates
 from loopwright.execution.trees import signature_of
 
@@ -56,8 +56,11 @@ class Stepping(EagerStepping):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        compiles = self._mode == "compile"
-        with compiled_model(self._trainer.model, cache_folder()) if compiles else nullcontext():
+        if self._mode != "compile":
+            yield
+            return
+        compiled = self._trainer._compiled() or compiled_model(self._trainer.model)
+        with code_in(cache_folder()), compiled:
             yield
 
     def evaluate(self, batch: Any) -> Any:
@@ -254,6 +257,8 @@ class Stepping(EagerStepping):
 
 def others_run_between_steps(trainer: Trainer) -> bool:
     """Whether code that is not of this package may change model or optimizer between steps."""
+    if trainer._has_other_listeners:
+        return True
     events = ("on_train_step_start", "on_train_step_end")
     listeners = [each for name in events for each in trainer.callback_handler.listeners(name)]
     owners = [getattr(each, "__func__", each).__module__ for each in listeners]

@@ -91,22 +91,14 @@ def compile_graph(graph: Any, inputs: Sequence[torch.Tensor], folder: Path | Non
     Raises:
         NotCapturableError: It cannot be compiled here.
     """
-    keeping = find("torch._inductor", "standalone_compile")  # finds what earlier runs compiled
-    fresh = find("torch._inductor", "compile")
-    program: Any
     try:
-        with warnings.catch_warnings(), _code_in(folder), _compiling_here(), torch.no_grad():
+        with warnings.catch_warnings(), code_in(folder), _compiling_here(), torch.no_grad():
             warnings.simplefilter("ignore")
-            if keeping is not None:
-                shapes = "from_example_inputs"
-                program = keeping(graph, list(inputs), dynamic_shapes=shapes)
-            elif fresh is not None:
-                program = fresh(graph, list(inputs))
-            else:
-                program = torch.compile(graph, fullgraph=True, dynamic=False)
-                program(*(each.clone() for each in inputs))  # compiles at the first call
-        compiled: Program = program
-        return compiled
+            try:
+                with _trusting_the_compiler():
+                    return _compiled(graph, inputs)
+            except Exception:  # perhaps a compiler that is older than the processor
+                return _compiled(graph, inputs)
     except Exception as error:
         text = str(error).partition("\n")[0]
         if "compiler" in type(error).__name__.lower() or "compiler" in text.lower():
@@ -116,21 +108,39 @@ def compile_graph(graph: Any, inputs: Sequence[torch.Tensor], folder: Path | Non
         ) from error
 
 
+def _compiled(graph: Any, inputs: Sequence[torch.Tensor]) -> Program:
+    keeping = find("torch._inductor", "standalone_compile")  # finds what earlier runs compiled
+    fresh = find("torch._inductor", "compile")
+    program: Any
+    if keeping is not None:
+        program = keeping(graph, list(inputs), dynamic_shapes="from_example_inputs")
+    elif fresh is not None:
+        program = fresh(graph, list(inputs))
+    else:
+        program = torch.compile(graph, fullgraph=True, dynamic=False)
+        program(*(each.clone() for each in inputs))  # compiles at the first call
+    compiled: Program = program
+    return compiled
+
+
+COMPILE_OPTIONS: Any = {"fallback_random": True}
+"""For `torch.compile`: with the random draws of eager."""
+
+
 @contextmanager
-def compiled_model(model: Any, folder: Path | None) -> Iterator[None]:
+def compiled_model(model: Any) -> Iterator[None]:
     """Let calls of a module run compiled: forward and backward, each shape by itself."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"step_mode='compile' needs a torch.nn.Module, not {type(model).__name__}.")
-    with _code_in(folder):
-        model.compile(dynamic=False, options={"fallback_random": True})
-        try:
-            yield
-        finally:
-            model._compiled_call_impl = None
+    model.compile(dynamic=False, options=COMPILE_OPTIONS)
+    try:
+        yield
+    finally:
+        model._compiled_call_impl = None
 
 
 @contextmanager
-def _code_in(folder: Path | None) -> Iterator[None]:
+def code_in(folder: Path | None) -> Iterator[None]:
     """Let compiled code be kept in a folder, unless the user chose one for torch."""
     name = "TORCHINDUCTOR_CACHE_DIR"
     default = find("torch._inductor.runtime.cache_dir_utils", "default_cache_dir")
@@ -161,3 +171,23 @@ def _compiling_here() -> Iterator[None]:
         return
     with patch(compile_threads=1):
         yield
+
+
+@contextmanager
+def _trusting_the_compiler() -> Iterator[None]:
+    """Take it that the C++ compiler knows the vector instructions of the processor.
+
+    Torch tries each kind out in seconds of compiling; a compiler that does not know them fails.
+    """
+    patch = getattr(find("torch._inductor", "config"), "patch", None)
+    known = find("torch._inductor.cpu_vec_isa", "valid_vec_isa_list")
+    forget = getattr(known, "cache_clear", None)
+    if patch is None or forget is None:
+        yield
+        return
+    forget()
+    try:
+        with patch({"cpp.vec_isa_ok": True}):
+            yield
+    finally:
+        forget()

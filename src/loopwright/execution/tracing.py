@@ -19,6 +19,7 @@ from loopwright.execution.graphs import (
     without_profiler,
 )
 from loopwright.execution.obstacles import NotCapturableError
+from loopwright.execution.python_state import PythonState
 from loopwright.execution.recurrent import with_own_lstm
 from loopwright.execution.slots import Fixed, Slot, latch_of, options_of, plain_state_of, slots_of
 from loopwright.execution.snapshot import Record, run_recorded
@@ -121,7 +122,11 @@ class StepGraph:
     """Items that each optimizer's share of an accumulated update grows by."""
     finished: list[str | None] = field(default_factory=list)
     updated: tuple[str | None, ...] = ()
+    calls: list[tuple[Callable[..., Any], Any]] = field(default_factory=list)
+    """What has to be called after the program, tensors among its arguments as places."""
     num_operations: int = 0
+    num_convolutions: int = 0
+    """How many of them are convolutions, forward or backward."""
 
     def fixed(self) -> list[torch.Tensor]:
         """Return the inputs that stay where they are from step to step."""
@@ -177,7 +182,9 @@ def trace_micro_batch(
         step.gradients_out = _new_gradients(leaves, gradients_before, outputs)
         return tuple(each.detach() for each in outputs)
 
+    python = PythonState(trainer)
     graph = record_operations(run, [*step.fixed(), *step.fresh(batch)])
+    python.refuse_changes()
     if guards:
         latch = [i for i, slot in enumerate(slots) if slot.owner is latch_of(trainer)]
         guard(graph, [*step.losses, *step.norms], latch)
@@ -199,7 +206,12 @@ def trace_forward(trainer: Trainer, function: Callable[[Any], Any], batch: Any) 
             step.output = flatten(function(batch), outputs)
         return tuple(each.detach() for each in outputs)
 
-    graph = record_operations(run, [*step.fixed(), *step.fresh(batch)])
+    python = PythonState(trainer)
+    try:
+        graph = record_operations(run, [*step.fixed(), *step.fresh(batch)])
+        python.refuse_changes()
+    finally:
+        python.restore()
     if changed_inputs(graph):
         raise NotCapturableError("the model changes parameters or buffers outside of training")
     return _finished(step, graph)
@@ -210,7 +222,9 @@ def _finished(step: StepGraph, graph: Any) -> StepGraph:
     step.draws = take_out_draws(graph)
     step.graph = with_numbers_apart(with_own_lstm(without_profiler(graph)))
     _leave_out_unused(step)
-    step.num_operations = sum(node.op == "call_function" for node in graph.graph.nodes)
+    called = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+    step.num_operations = len(called)
+    step.num_convolutions = sum("convolution" in name for name in called)
     return step
 
 
@@ -222,6 +236,7 @@ def _describe(
         kept = ("loss", "batch_size", "num_items_in_batch")
         output = {key: value for key, value in output.items() if key in kept}
     step.output = flatten(output, outputs)
+    step.calls = [(function, flatten(given, outputs)) for function, given in record.calls]
     step.named_losses = [
         (name, flatten(loss, outputs), flatten(count, outputs))
         for name, loss, count in record.named_losses

@@ -13,16 +13,23 @@ from loopwright.accumulation import Accumulation
 from loopwright.adapters.lightning.hooks import Hooks, has_own
 from loopwright.adapters.lightning.loops import EvaluationLoop, FitLoop, PredictionLoop
 from loopwright.adapters.lightning.state import LightningState
+from loopwright.adapters.lightning.unreadable import Unreadable, UnreadableTrainer
 from loopwright.adapters.lightning.upstream import (
     ClosureResult,
+    LightningModule,
     ManualResult,
     MockOptimizer,
     Precision,
+    from_compiled,
     is_param_in_hook_signature,
+    to_uncompiled,
 )
 from loopwright.batches import num_samples_in
 from loopwright.device import move_to_device
 from loopwright.ends import StopRequested
+from loopwright.execution.eager import EagerStepping
+from loopwright.execution.obstacles import NotCapturableError
+from loopwright.execution.torch_internals import COMPILE_OPTIONS
 from loopwright.feed import Feed
 from loopwright.history import LossTracker
 from loopwright.out_of_memory import explaining_out_of_memory
@@ -32,6 +39,18 @@ from loopwright.trainer import Trainer
 _END = object()
 _NO_LIMIT = 10**9
 _UNKNOWN = float("inf")
+_AUTOMATIC = "0"
+"""The name of the optimizer of automatic optimization."""
+_INSIDE_A_STEP = (
+    "on_before_zero_grad",
+    "optimizer_zero_grad",
+    "on_before_backward",
+    "backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "configure_gradient_clipping",
+    "optimizer_step",
+)
 _TRANSFER_HOOKS = (
     "on_before_batch_transfer",
     "transfer_batch_to_device",
@@ -80,6 +99,8 @@ class Engine(Trainer):
         self._has_transfer_hooks = False
         self._takes_index = True
         self._is_plain = type(owner.precision_plugin) is Precision
+        self._stand_in: Unreadable | None = None
+        """What a step gets for the index of its batch while it is recorded."""
         self._closure: Callable[[], Any] | None = None
         self._batch_output: Any = None
 
@@ -88,13 +109,16 @@ class Engine(Trainer):
     def fit(self) -> None:
         """Train what is left of the planned epochs."""
         owner, loop = self.owner, self._fit_loop
-        loader = loop.batches
+        loader, limit = loop.batches, owner.gradient_clip_val or None
+        by_value = owner.gradient_clip_algorithm == "value"
         self.run_history._set_epoch(owner.current_epoch + 1)
         self.train(
             loader,
             num_epochs=loop.max_epochs if loop.max_epochs > 0 else _NO_LIMIT,
             per_device_batch_size=getattr(loader, "batch_size", None) or 1,
             gradient_accumulation_steps=owner.accumulate_grad_batches,
+            gradient_clip_value=limit if by_value else None,
+            gradient_clip_norm=None if by_value else limit,
             reset_run_history=False,
             resume=owner.resume,
         )
@@ -116,6 +140,10 @@ class Engine(Trainer):
     def _begin_run(self, num_epochs: int | None, max_num_train_steps: int | None) -> None:
         super()._begin_run(num_epochs, max_num_train_steps)
         self._feed = HostFeed()
+        if self.step_mode == "auto":  # which weighs the steps that are left
+            total = self.owner.estimated_stepping_batches
+            is_known = 0 <= total < _UNKNOWN
+            self.progress.total_steps = int(total) - self.owner.global_step if is_known else None
 
     def training_run_start(self) -> None:
         """Let Lightning's hooks know."""
@@ -220,7 +248,7 @@ class Engine(Trainer):
 
     # --------------------------------------------------------------------------- a batch
 
-    def train_step(self, batch: Any) -> Any:
+    def _take_step(self, batch: Any) -> Any:
         """Run a batch from its first hook to its last, and return what its step returned."""
         hooks, loop, owner = self.hooks, self._epoch_loop, self.owner
         progress, logged = loop.batch_progress, owner._logger_connector
@@ -236,7 +264,7 @@ class Engine(Trainer):
                 progress.increment_by(0, is_last_batch=True)
             else:
                 progress.increment_started()
-                output = self._run_module_step(batch, index)
+                output = self._run_module_step(batch)
         progress.increment_processed()
         if owner.lr_scheduler_configs:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
@@ -262,14 +290,20 @@ class Engine(Trainer):
             batch = move_to_device(batch, self.device)
         return batch if self._is_plain else owner.precision_plugin.convert_input(batch)
 
-    def _run_module_step(self, batch: Any, index: int) -> Any:
-        arguments = (batch, index) if self._takes_index else (batch,)
+    def _run_module_step(self, batch: Any) -> Any:
+        if self._epoch_loop.automatic_optimization._skip_backward:  # as a callback may ask for
+            return self.train_step(batch)
+        return self._stepping.step(batch)
+
+    def train_step(self, batch: Any) -> Any:
+        """Run what a program may stand for: from the module's step to that of the optimizer."""
         if not self.model.automatic_optimization:
-            return self._run_manual_step(batch, arguments)
-        self._closure = partial(self._run_closure, batch, arguments, index)
-        self._batch_output = None
+            return self._run_manual_step(batch)
+        self._closure = partial(self._run_closure, batch)
+        self._batch_output, self._turn = None, _AUTOMATIC
         if self._accumulation.completes_update:
             self.optimizer_step()
+            self.scheduler_step()
         else:
             self._closure()
         output, self._batch_output, self._closure = self._batch_output, None, None
@@ -280,20 +314,23 @@ class Engine(Trainer):
             )
         return output
 
-    def _run_manual_step(self, batch: Any, arguments: tuple[Any, ...]) -> Any:
+    def _run_training_step(self, batch: Any) -> Any:
+        index = self._epoch_loop.batch_idx if self._stand_in is None else self._stand_in
+        arguments = (batch, index) if self._takes_index else (batch,)
         with self._precision_context():
-            output = self.hooks.of_module("training_step", *arguments)
-        output = ManualResult.from_training_step_output(output).asdict()
+            return self.hooks.of_module("training_step", *arguments)
+
+    def _run_manual_step(self, batch: Any) -> Any:
+        output = ManualResult.from_training_step_output(self._run_training_step(batch)).asdict()
         self._updated.add(None)
         self._report(batch, output.get("loss"))
         return output
 
     @torch.enable_grad()  # which some optimizers step without
-    def _run_closure(self, batch: Any, arguments: tuple[Any, ...], index: int) -> Any:
+    def _run_closure(self, batch: Any) -> Any:
         """Run the training step and backward; optimizers may call this several times."""
-        hooks, size = self.hooks, self.owner.accumulate_grad_batches
-        with self._precision_context():
-            output = hooks.of_module("training_step", *arguments)
+        size = self.owner.accumulate_grad_batches
+        output = self._run_training_step(batch)
         if type(output) is torch.Tensor and size == 1:
             loss: torch.Tensor | None = output
             self._batch_output = {"loss": output.detach()}
@@ -305,36 +342,38 @@ class Engine(Trainer):
         if self._epoch_loop.automatic_optimization._skip_backward:
             return loss
         optimizer = self.owner.optimizers[0]
-        if index % size == 0:
-            self._zero_gradients(optimizer, index)
+        if not self._accumulation.num_waiting:
+            self._zero_gradients(optimizer)
         if loss is not None:
-            self._run_lightning_backward(loss, optimizer)
+            self.backward_step(loss)
         if self._guard is not None and self._guard.latch is not None:
             self._guard.check_update(self, optimizer)
         return loss
 
     def _report(self, batch: Any, loss: Any) -> None:
         """Record the loss of a batch once, before its gradients exist."""
-        if self._reported:
-            return
-        output: dict[str, Any] = {"batch_size": num_samples_in(batch) or 1}
-        if isinstance(loss, torch.Tensor):
-            output["loss"] = loss.detach()
-        self._report_train_step(batch, output)
+        if not self._reported:
+            self._report_train_step(batch, {"loss": loss})
 
-    def _zero_gradients(self, optimizer: Any, index: int) -> None:
+    def _report_train_step(self, batch: Any, output: Any) -> None:
+        _report_counted(super()._report_train_step, batch, output)
+
+    def _zero_gradients(self, optimizer: Any) -> None:
         progress = self._epoch_loop.automatic_optimization.optim_progress.optimizer.zero_grad
-        progress.increment_ready()
+        self._note(progress.increment_ready)
         self.hooks("on_before_zero_grad", optimizer)
-        progress.increment_started()
+        self._note(progress.increment_started)
         if self.hooks.overrides("optimizer_zero_grad"):
+            index = self._epoch_loop.batch_idx
             self.hooks("optimizer_zero_grad", self.owner.current_epoch, index, optimizer)
         else:
             optimizer.zero_grad()
-        progress.increment_completed()
+        self._note(progress.increment_completed)
 
-    def _run_lightning_backward(self, loss: torch.Tensor, optimizer: Any) -> None:
+    def backward_step(self, loss: torch.Tensor) -> None:
+        """Run backward, and the hooks around it."""
         if not self._is_plain:
+            optimizer = self.owner.optimizers[0]
             self.hooks.under("backward", self.owner.strategy.backward, loss, optimizer)
             return
         self.hooks("on_before_backward", loss)
@@ -347,7 +386,7 @@ class Engine(Trainer):
     def optimizer_step(self) -> None:
         """Run the closure of the batch and update the parameters."""
         progress = self._epoch_loop.automatic_optimization.optim_progress.optimizer.step
-        progress.increment_ready()
+        self._note(progress.increment_ready)
         if self._is_plain and not self.hooks.overrides("optimizer_step"):
             self.owner.optimizers[0].step(closure=self._run_closure_and_clip)
         else:
@@ -359,21 +398,22 @@ class Engine(Trainer):
                 self._closure,
             )
         self._updated.add(None)
-        progress.increment_completed()
+        self._note(progress.increment_completed)
+
+    def scheduler_step(self) -> None:
+        """Leave schedules to the end of the batch, where Lightning's order has them."""
 
     def _run_closure_and_clip(self) -> Any:
         assert self._closure is not None
         loss = self._closure()
         owner, optimizer = self.owner, self.owner.optimizers[0]
         self.hooks("on_before_optimizer_step", optimizer)
-        clip_value = owner.gradient_clip_val
-        if clip_value is not None or self.hooks.overrides("configure_gradient_clipping"):
-            owner.precision_plugin._clip_gradients(
-                self.model,
-                optimizer,
-                clip_value,
-                gradient_clip_algorithm=owner.gradient_clip_algorithm,
-            )
+        plugin, limit = owner.precision_plugin, owner.gradient_clip_val
+        algorithm = owner.gradient_clip_algorithm
+        if self.hooks.overrides("configure_gradient_clipping"):
+            plugin._clip_gradients(self.model, optimizer, limit, gradient_clip_algorithm=algorithm)
+        elif limit is not None:
+            plugin.clip_gradients(optimizer, limit, algorithm or "norm")
         return loss
 
     def _precision_context(self) -> AbstractContextManager[Any]:
@@ -381,6 +421,77 @@ class Engine(Trainer):
             return nullcontext()
         context: AbstractContextManager[Any] = self.owner.precision_plugin.train_step_context()
         return context
+
+    # ---------------------------------------------------------- a batch as one program
+
+    def _make_stepping(self, base: type | None = None) -> EagerStepping:
+        return super()._make_stepping(base or Engine)
+
+    def _step_obstacles(self) -> Iterator[str]:
+        if not self.model.automatic_optimization:
+            yield "manual optimization runs backward and optimizers where it likes"
+        if not self.optimizer:
+            yield "there is no optimizer"
+        if not self._is_plain:
+            yield f"precision {self.owner.precision!r} is a plugin's, and has to run inside a step"
+        if self.model._compiler_ctx is not None:
+            yield "the module is compiled already; give the module itself"
+        for name in filter(self.hooks.is_used, _INSIDE_A_STEP):
+            yield f"the hook {name} has to run in the middle of a step"
+
+    @property
+    def _has_other_listeners(self) -> bool:
+        names = ("on_train_batch_start", "on_train_batch_end")
+        return any(map(self.hooks.is_used_by_others, names))
+
+    @contextmanager
+    def _compiled(self) -> Iterator[None]:
+        """Let the module's steps run compiled, as Lightning compiles them."""
+        attributes = set(vars(self.model))
+        from_compiled(torch.compile(self.model, options=COMPILE_OPTIONS))
+        modules = self._lightning_modules()
+        for each in modules:  # compiled, the checks in `log` fail
+            vars(each)["log"] = torch.compiler.disable(each.log)
+        try:
+            yield
+        finally:
+            for each in modules:
+                del vars(each)["log"]
+            to_uncompiled(self.model)
+            for name in vars(self.model).keys() - attributes:
+                del vars(self.model)[name]
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Let what the module logs, and the books of Lightning, be done after a program too."""
+        modules = self._lightning_modules()
+        report = vars(self)["_report_train_step"]
+        counting = partial(_report_counted, report)
+        kept = [vars(each)["_trainer"] for each in modules]
+        vars(self).update(_report_train_step=counting, _stand_in=Unreadable("batch_idx"))
+        for module in modules:
+            vars(module).update(_trainer=UnreadableTrainer(), log=partial(self._log_later, module))
+        try:
+            yield
+        finally:
+            for module, trainer in zip(modules, kept, strict=True):
+                vars(module)["_trainer"] = trainer
+                del vars(module)["log"]
+            self._stand_in = None
+
+    def _lightning_modules(self) -> list[Any]:
+        return [each for each in self.model.modules() if isinstance(each, LightningModule)]
+
+    def _log_later(self, module: Any, name: str, value: Any, *given: Any, **options: Any) -> None:
+        if not isinstance(value, torch.Tensor) or options.get("enable_graph"):
+            raise NotCapturableError(
+                f"the step logs {name!r}, of which a program would not see the next value; log it "
+                "in on_train_batch_end, or as a tensor"
+            )
+        self._note(partial(self._log, module, **options), name, value.detach(), *given)
+
+    def _log(self, module: Any, *given: Any, **options: Any) -> None:
+        self.hooks.under("training_step", module.log, *given, **options)
 
     # -------------------------------------------------------------- evaluation, prediction
 
@@ -429,3 +540,11 @@ class Engine(Trainer):
             yield
         finally:
             self.progress.phase, self._loss_tracker = before, tracker
+
+
+def _report_counted(report: Callable[..., None], batch: Any, output: Mapping[str, Any]) -> None:
+    """Report the loss of a batch, where there is one, with the number of its samples."""
+    counted: dict[str, Any] = {"batch_size": num_samples_in(batch) or 1}
+    if isinstance(output.get("loss"), torch.Tensor):
+        counted["loss"] = output["loss"].detach()
+    report(batch, counted)

@@ -5,6 +5,7 @@ from typing import Any
 
 from loopwright.adapters.lightning.upstream import Callback, is_overridden
 
+_OWN = ("lightning.", "pytorch_lightning.", "loopwright.")
 _Found = tuple[tuple[Callable[..., Any], ...], Callable[..., Any] | None]
 
 
@@ -41,15 +42,25 @@ class Hooks:
         """Whether the module has a method of its own in place of Lightning's."""
         return (self._found.get(name) or self._find(name))[1] is not None
 
+    def is_used(self, name: str) -> bool:
+        """Whether a callback or the module has a hook."""
+        callbacks, method = self._found.get(name) or self._find(name)
+        return bool(callbacks) or method is not None
+
+    def is_used_by_others(self, name: str) -> bool:
+        """Whether a callback that is not of Lightning's own, or the module, has a hook."""
+        callbacks, method = self._found.get(name) or self._find(name)
+        return method is not None or any(not each.__module__.startswith(_OWN) for each in callbacks)
+
     def of_module(self, name: str, *args: Any) -> Any:
         """Call a method of the module, whether it overrides Lightning's or not."""
         return self.under(name, getattr(self._module, name), *args)
 
-    def under(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+    def under(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a function under the name of a hook."""
         fields = vars(self._module)
         before, fields["_current_fx_name"] = fields["_current_fx_name"], name
-        result = function(*args)
+        result = function(*args, **options)
         fields["_current_fx_name"] = before
         return result
 

@@ -24,7 +24,9 @@ from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.default_callbacks import ProgressBarCallback, TerminateOnNaNCallback
 from loopwright.errors import NotSupportedError
 from loopwright.events import TrainerCallback
+from loopwright.execution.report import StepMode, StepReport
 from loopwright.history import InMemoryRunHistory, RunHistory
+from loopwright.train_arguments import check_modes
 
 _PRECISIONS = (Precision, MixedPrecision, HalfPrecision, DoublePrecision)
 
@@ -43,6 +45,8 @@ class Trainer(LightningTrainer):
         run_dir: As in `loopwright.Trainer`: a folder for the run to own, from which
             `fit(..., resume="latest")` goes on exactly.
         checkpoint: When such a run saves, and what it keeps.
+        step_mode: How the steps of automatic optimization are executed, as in
+            `loopwright.Trainer`: "eager", "compile", "capture" or "auto".
         options: All other arguments of `lightning.Trainer`, unchanged.
 
     Raises:
@@ -60,8 +64,10 @@ class Trainer(LightningTrainer):
         enable_progress_bar: bool | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         checkpoint: CheckpointPolicy | None = None,
+        step_mode: StepMode = "eager",
         **options: Any,
     ) -> None:
+        check_modes("fp32", step_mode)
         given = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
         theirs = [each for each in given if not isinstance(each, TrainerCallback)]
         brings_bar = any(isinstance(each, ProgressBar) for each in theirs)
@@ -83,7 +89,11 @@ class Trainer(LightningTrainer):
         for added in (TerminateOnNaNCallback, *([ProgressBarCallback] if shows_bar else [])):
             if not any(isinstance(each, added) for each in self._ours):
                 self._ours.append(added())
-        self._engine_options = {"run_dir": run_dir, "checkpoint": checkpoint}
+        self._engine_options = {
+            "run_dir": run_dir,
+            "checkpoint": checkpoint,
+            "step_mode": step_mode,
+        }
         self._replace_loops()
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = SafeCheckpointIO()
@@ -146,6 +156,11 @@ class Trainer(LightningTrainer):
             return super()._run_stage()
         finally:
             self._is_in_stage = False
+
+    @property
+    def step_report(self) -> StepReport | None:
+        """How the steps of the last `fit` were executed, and why; None before its first batch."""
+        return None if self.engine is None else self.engine.step_report
 
     def engine_for_fit(self) -> Engine:
         """Return the engine of this run; one without a folder for a search before the run."""

@@ -13,7 +13,12 @@ def _names(module: str, *names: str) -> list[Any]:
     return [getattr(found, name) for name in names]
 
 
-(Callback, LightningTrainer) = _names("pytorch", "Callback", "Trainer")
+(Callback, LightningModule, LightningTrainer) = _names(
+    "pytorch", "Callback", "LightningModule", "Trainer"
+)
+(from_compiled, to_uncompiled) = _names(
+    "pytorch.utilities.compile", "from_compiled", "to_uncompiled"
+)
 (ProgressBar,) = _names("pytorch.callbacks", "ProgressBar")
 (FitLoopBase,) = _names("pytorch.loops.fit_loop", "_FitLoop")
 (EpochLoopBase,) = _names("pytorch.loops.training_epoch_loop", "_TrainingEpochLoop")

@@ -1,0 +1,298 @@
+"""The steps of a `LightningModule` as programs: the same training, or a reason why not."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from tiny import same, tiny_data
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
+
+from adapters.lightning_modules import fitted, loader, metrics_of, state_of, trainer_of
+from loopwright.checkpoint_policy import CheckpointPolicy
+from loopwright.default_callbacks import NonFiniteLossError
+from loopwright.errors import NotSupportedError, RunInterrupted
+from loopwright.execution import auto
+
+CALLS: Counter[str] = Counter()
+
+
+class Network(lightning.LightningModule):
+    """A small network with dropout whose schedule changes the rate in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 3))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if not torch.compiler.is_dynamo_compiling():
+            CALLS[type(self).__name__] += 1
+        loss = cross_entropy(self.net(batch[0]), batch[1])
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True)
+        self.log_dict({"twice": 2 * loss, "size": loss.detach().new_tensor(len(batch[0]))})
+        return {"loss": loss, "inputs": batch[0]}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        self.log("val_loss", cross_entropy(self.net(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = SGD(self.parameters(), 0.3, momentum=0.9)
+        scheduler = lr_scheduler.ExponentialLR(optimizer, 0.95)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+@pytest.fixture(autouse=True)
+def graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> list[Any]:
+    """Try everything, and run what is recorded as it is, uncompiled."""
+    made: list[Any] = []
+
+    def keep(graph: Any, inputs: Any, folder: Any) -> Any:
+        made.append(graph)
+        return graph
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if not request.node.get_closest_marker("slow"):
+        monkeypatch.setattr("loopwright.execution.building.compile_graph", keep)
+    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
+    monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
+    monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
+    return made
+
+
+def assert_same_training(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
+    """Compare two trainers and their modules, but for rounding."""
+    for mine, theirs in zip(state_of(one[1]), state_of(other[1]), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert metrics_of(one[0]) == pytest.approx(metrics_of(other[0]), rel=1e-4)
+    assert str(one[0].fit_loop.state_dict()) == str(other[0].fit_loop.state_dict())
+    assert one[0].global_step == other[0].global_step
+    assert one[0].run_history.get_metric_names() == other[0].run_history.get_metric_names()
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulation": {"accumulate_grad_batches": 2},
+    "accumulation with a rest": {"accumulate_grad_batches": 4},
+    "norm": {"gradient_clip_val": 0.05},
+    "value": {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
+    "steps": {"max_epochs": -1, "max_steps": 8},
+    "intervals": {"val_check_interval": 2},
+}
+
+
+@pytest.mark.parametrize("mode", ["capture", "auto"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_captured_steps_train_as_eager_ones(name: str, mode: str, graphs: list[Any]) -> None:
+    """Also what is logged, the counters that checkpoints hold and the rates: a ragged tail too."""
+    eager = fitted("loopwright", Network, **OPTIONS[name])
+    assert not graphs
+    captured = fitted("loopwright", Network, step_mode=mode, **OPTIONS[name])
+    assert captured[0].step_report.choice == "capture", captured[0].step_report.reason
+    assert graphs
+    assert_same_training(captured, eager)
+    rates = [each[0].optimizers[0].param_groups[0]["lr"] for each in (captured, eager)]
+    assert rates[0] == rates[1]
+
+
+def test_a_captured_step_runs_no_python_of_the_module() -> None:
+    CALLS.clear()
+    data = lambda: (loader(24, shuffle=True),)  # noqa: E731
+    trainer, _ = fitted("loopwright", Network, data, step_mode="capture", max_epochs=40)
+    assert trainer.global_step == 240
+    assert CALLS["Network"] < 20
+
+
+class Listener(lightning.Callback):
+    """Notes what comes out of steps, and changes the weights in one."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *rest: Any) -> None:
+        self.seen.append(outputs)
+        if trainer.global_step == 4:
+            with torch.no_grad():
+                module.net[0].weight.zero_()
+
+
+def test_callbacks_see_outputs_and_gradients_and_may_change_weights() -> None:
+    listeners = Listener(), Listener()
+    runs = [
+        fitted("loopwright", Network, step_mode=mode, callbacks=[listener])
+        for mode, listener in zip(("capture", "eager"), listeners, strict=True)
+    ]
+    assert_same_training(*runs)
+    for mine, theirs in zip(*(each.seen for each in listeners), strict=True):
+        assert list(mine) == list(theirs) == ["loss", "inputs"]
+        torch.testing.assert_close(mine, theirs)
+    for mine, theirs in zip(*(run[1].parameters() for run in runs), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def step(change: Callable[[Any, Any, int], Any]) -> Any:
+    """Return a kind of module whose training step does something else besides."""
+
+    class Changed(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.losses: list[Any] = []
+            self.mean, self.count = MeanMetric(nan_strategy="disable"), 0
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            output = super().training_step(batch, batch_idx)
+            change(self, output["loss"], batch_idx)
+            return output
+
+    return Changed
+
+
+def with_hook(name: str) -> Any:
+    """Return a kind of module with a hook that does what Lightning's does."""
+
+    def hook(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(super(kind, self), name)(*args, **kwargs)
+
+    kind = type("Hooked", (Network,), {name: hook})
+    return kind
+
+
+class ByHand(Network):
+    """Steps by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        loss = cross_entropy(self.net(batch[0]), batch[1])
+        self.manual_backward(loss)
+        optimizer.step()
+        return loss
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "batch_idx": (step(lambda self, loss, index: index % 2 == 0 and None), "reads batch_idx"),
+    "global_step": (step(lambda self, loss, index: self.global_step), "reads global_step"),
+    "current_epoch": (step(lambda self, loss, index: self.current_epoch), "reads current_epoch"),
+    "logger": (step(lambda self, loss, index: self.logger), "reads logger of its trainer"),
+    "a number": (step(lambda self, loss, index: self.log("rate", 0.5)), "the step logs 'rate'"),
+    "a list": (step(lambda self, loss, index: self.losses.append(1)), "changes Changed.losses"),
+    "a metric": (
+        step(lambda self, loss, index: self.mean.update(loss.detach())),
+        "changes Changed.mean.",
+    ),
+    "a count": (
+        step(lambda self, loss, index: setattr(self, "count", self.count + 1)),
+        "changes Changed.count",
+    ),
+    "a value": (step(lambda self, loss, index: loss.item()), "graph break"),
+    "manual": (ByHand, "manual optimization"),
+    **{
+        name: (with_hook(name), f"the hook {name} has to run")
+        for name in (
+            "on_before_zero_grad",
+            "optimizer_zero_grad",
+            "on_before_backward",
+            "backward",
+            "on_after_backward",
+            "on_before_optimizer_step",
+            "configure_gradient_clipping",
+            "optimizer_step",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_each_cause_of_staying_eager(name: str) -> None:
+    """What was tried leaves no trace: not in lists, metrics or weights."""
+    kind, reason = REFUSED[name]
+    trainer, module = fitted("loopwright", kind, step_mode="auto")
+    eager, expected = fitted("loopwright", kind)
+    assert reason in trainer.step_report.reason
+    assert same(state_of(module), state_of(expected))
+    assert metrics_of(trainer) == metrics_of(eager)
+    if hasattr(module, "losses"):
+        assert (module.losses, module.count) == (expected.losses, expected.count)
+        assert module.mean._update_count == expected.mean._update_count
+    with pytest.raises(NotSupportedError, match=f"(?s)step_mode='capture'.*{reason}"):
+        fitted("loopwright", kind, step_mode="capture")
+
+
+def test_precisions_that_plugins_apply_and_a_compiled_module_stay_eager() -> None:
+    trainer, _ = fitted("loopwright", Network, step_mode="auto", precision="bf16-true")
+    assert "precision 'bf16-true' is a plugin's" in trainer.step_report.reason
+    trainer, _ = fitted("loopwright", Network, step_mode="auto", callbacks=[Before()])
+    assert "the hook on_before_optimizer_step" in trainer.step_report.reason
+
+
+class Before(lightning.Callback):
+    def on_before_optimizer_step(self, *args: Any) -> None:
+        """Look at gradients."""
+
+
+def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+    inputs, targets = tiny_data(16)
+    inputs[9] = float("nan")
+    data = lambda: (DataLoader(TensorDataset(inputs, targets), batch_size=4),)  # noqa: E731
+    weights = []
+    for limit in ({}, {"max_steps": 2}):
+        try:
+            trainer, module = fitted("loopwright", Network, data, step_mode="capture", **limit)
+        except NonFiniteLossError:
+            pytest.fail("a loss that is not finite ends a run, and does not break it")
+        weights.append(state_of(module))
+    assert same(*weights)
+
+
+class Stops(lightning.Callback):
+    """Ends the run in the middle of an epoch, as a signal does."""
+
+    def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("mode", ["capture", "auto"])
+def test_a_captured_run_that_is_stopped_ends_with_the_same_bits(mode: str, tmp_path: Path) -> None:
+    whole = fitted("loopwright", Network, step_mode=mode, run_dir=tmp_path / "whole")
+    options = {"step_mode": mode, "checkpoint": CheckpointPolicy(every_steps=3)}
+    with pytest.raises(RunInterrupted):
+        fitted("loopwright", Network, callbacks=[Stops()], run_dir=tmp_path / "two", **options)
+    torch.manual_seed(99)
+    module = Network()
+    trainer = trainer_of("loopwright", run_dir=tmp_path / "two", **options)
+    trainer.fit(module, loader(shuffle=True), loader(batch_size=8), resume="latest")
+    assert trainer.step_report.choice == "capture", trainer.step_report.reason
+    assert same(state_of(module), state_of(whole[1]))
+    assert metrics_of(trainer) == metrics_of(whole[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["capture", "compile"])
+def test_compiled_steps_train_as_eager_ones(mode: str) -> None:
+    """With the compiler of the machine; the module is left as it was."""
+    eager = fitted("loopwright", Network)
+    compiled = fitted("loopwright", Network, step_mode=mode)
+    assert compiled[0].step_report.choice == mode
+    assert_same_training(compiled, eager)
+    assert set(vars(compiled[1])) == set(vars(eager[1]))
+    assert compiled[1]._compiler_ctx is None
+
+
+def test_the_mode_is_one_of_four() -> None:
+    with pytest.raises(ValueError, match=r"step_mode is 'fast'; expected one of eager, compile"):
+        trainer_of("loopwright", step_mode="fast")

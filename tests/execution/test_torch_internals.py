@@ -9,7 +9,12 @@ from tiny import tiny_data, tiny_trainer, weights
 
 from loopwright.execution import torch_internals
 from loopwright.execution.obstacles import NotCapturableError
-from loopwright.execution.torch_internals import compile_graph, find, record_operations
+from loopwright.execution.torch_internals import (
+    compile_graph,
+    find,
+    num_dispatched,
+    record_operations,
+)
 
 
 def test_a_name_that_is_missing_is_none() -> None:
@@ -65,7 +70,13 @@ def graph_and_inputs() -> tuple[Any, list[torch.Tensor]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "missing",
-    [(), ("standalone_compile",), ("standalone_compile", "compile"), ("config",)],
+    [
+        (),
+        ("standalone_compile",),
+        ("standalone_compile", "compile"),
+        ("config",),
+        ("valid_vec_isa_list",),
+    ],
     ids=str,
 )
 def test_every_way_to_compile_gives_the_same(
@@ -78,6 +89,35 @@ def test_every_way_to_compile_gives_the_same(
     (output,) = program(*inputs)
     assert inputs[0].tolist() == [4, 4, 4]
     assert output.tolist() == [8, 8, 8]
+
+
+def test_a_compiler_that_does_not_know_the_processor_is_asked_what_it_knows(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    trusted: list[Any] = []
+
+    def compiled(graph: Any, inputs: Any) -> Any:
+        trusted.append(config.cpp.vec_isa_ok)
+        if config.cpp.vec_isa_ok:
+            raise RuntimeError("unrecognized command-line option '-mavx512f'")
+        return graph
+
+    monkeypatch.setattr(torch_internals, "_compiled", compiled)
+    graph, inputs = graph_and_inputs()
+    assert compile_graph(graph, inputs, cache) is graph
+    assert trusted == [True, None]
+
+
+def test_operations_are_counted_where_torch_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = torch.ones(2, requires_grad=True)
+    assert num_dispatched(lambda: (one * 2).sum().backward()) >= 4
+    assert num_dispatched(lambda: one.detach().add(1)) == 2
+    monkeypatch.setattr(torch_internals, "find", without("TorchDispatchMode"))
+    ran: list[int] = []
+    assert num_dispatched(lambda: ran.append(1)) == 0
+    assert ran == [1]
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from loopwright.execution.building import Built, positions, rehearse, trace
 from loopwright.execution.obstacles import NotCapturableError, check_capturable, modules_of
@@ -18,6 +17,7 @@ from loopwright.execution.report import StepReport
 from loopwright.execution.slots import options_of, slots_of
 from loopwright.execution.snapshot import Snapshot, recording, run_recorded
 from loopwright.execution.stored import key_of, read_decision, write_decision
+from loopwright.execution.torch_internals import num_dispatched
 from loopwright.execution.tracing import Rates
 from loopwright.execution.trees import signature_of
 
@@ -157,34 +157,18 @@ def _expect(trainer: Trainer, batch: Any, eager: float, call: float) -> tuple[fl
         eager: Seconds of an update.
         call: Seconds of a tiny operation.
     """
-    programs, dispatched = {}, DispatchCounter()
+    programs, dispatched = {}, 0
     for role in positions(trainer):
         if role not in programs:
             programs[role] = trace(trainer, batch, Rates(trainer))
-        with dispatched:
-            run_recorded(trainer, batch)
+        dispatched += num_dispatched(lambda: run_recorded(trainer, batch))
     operations = sum(each.num_operations for each in programs.values())
     convolutions = sum(each.num_convolutions for each in programs.values())
     share = FUSED_SHARE_AROUND_CONVOLUTIONS if convolutions else FUSED_SHARE
-    saved = dispatched.count * _CALLS_PER_OPERATION * call + share * eager
+    saved = dispatched * _CALLS_PER_OPERATION * call + share * eager
     fixed, for_each, for_convolution = SECONDS_TO_COMPILE
     cost = fixed + for_each * operations + for_convolution * convolutions
     return min(_MOST_SAVED * eager, saved), cost * call / _SECONDS_PER_CALL
-
-
-class DispatchCounter(TorchDispatchMode):
-    """Counts the operations that run inside it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Count an operation, and run it."""
-        self.count += 1
-        return function(*args, **(kwargs or {}))
 
 
 def _seconds_of(run: Callable[[], None], left: int) -> float:

@@ -80,6 +80,26 @@ def _in_one_thread() -> Iterator[None]:
         yield
 
 
+def num_dispatched(run: Callable[[], Any]) -> int:
+    """Call something, and return how many operations it runs; 0 where torch does not tell."""
+    mode: Any = find("torch.utils._python_dispatch", "TorchDispatchMode")
+    if mode is None:
+        run()
+        return 0
+    called: list[Any] = []
+
+    class Counter(mode):  # type: ignore[misc]
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            called.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Counter():
+        run()
+    return len(called)
+
+
 def compile_graph(graph: Any, inputs: Sequence[torch.Tensor], folder: Path | None) -> Program:
     """Return a compiled form of a graph that `record_operations` made.
 

@@ -88,6 +88,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "value": {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
     "steps": {"max_epochs": -1, "max_steps": 8},
     "intervals": {"val_check_interval": 2},
+    "bf16": {"precision": "bf16-mixed"},
 }
 
 

@@ -18,6 +18,7 @@ from loopwright.adapters.lightning.upstream import (
     ClosureResult,
     LightningModule,
     ManualResult,
+    MixedPrecision,
     MockOptimizer,
     Precision,
     from_compiled,
@@ -85,6 +86,9 @@ class Engine(Trainer):
         }
         device = owner.strategy.root_device
         callbacks = [*callbacks, LightningState(self)]
+        plugin = owner.precision_plugin
+        is_mixed = type(plugin) is MixedPrecision and plugin.scaler is None
+        options["precision"] = "bf16" if is_mixed else "fp32"  # others are a matter of the plugin
         super().__init__(module, None, optimizers, callbacks, device=device, **options)
         self._feed = HostFeed()
         self.hooks = Hooks(owner)
@@ -98,7 +102,8 @@ class Engine(Trainer):
         self._skips_rest_of_epoch = False
         self._has_transfer_hooks = False
         self._takes_index = True
-        self._is_plain = type(owner.precision_plugin) is Precision
+        self._is_plain = is_mixed or type(plugin) is Precision
+        """Whether a plugin has nothing to do but to give the context of `training_step`."""
         self._stand_in: Unreadable | None = None
         """What a step gets for the index of its batch while it is recorded."""
         self._closure: Callable[[], Any] | None = None
@@ -416,8 +421,12 @@ class Engine(Trainer):
             plugin.clip_gradients(optimizer, limit, algorithm or "norm")
         return loss
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return no context: the module's step alone runs in that of its precision."""
+        return nullcontext()
+
     def _precision_context(self) -> AbstractContextManager[Any]:
-        if self._is_plain:
+        if self._is_plain and self.precision == "fp32":
             return nullcontext()
         context: AbstractContextManager[Any] = self.owner.precision_plugin.train_step_context()
         return context

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
 from adapters.lightning_modules import fitted, loader, metrics_of, state_of, trainer_of
+from loopwright.adapters.lightning import Trainer
 from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.default_callbacks import NonFiniteLossError
 from loopwright.errors import NotSupportedError, RunInterrupted
@@ -125,6 +126,15 @@ class Listener(lightning.Callback):
         if trainer.global_step == 4:
             with torch.no_grad():
                 module.net[0].weight.zero_()
+
+
+def test_what_is_logged_is_left_out_where_the_trainer_is_bare() -> None:
+    torch.manual_seed(5)
+    module = Network()
+    trainer = Trainer(accelerator="cpu", max_epochs=2, barebones=True, step_mode="capture")
+    trainer.fit(module, loader(24))
+    assert trainer.step_report.choice == "capture"
+    assert not metrics_of(trainer)
 
 
 def test_callbacks_see_outputs_and_gradients_and_may_change_weights() -> None:

@@ -12,6 +12,7 @@ import torch
 from loopwright.accumulation import Accumulation
 from loopwright.adapters.lightning.hooks import Hooks, has_own
 from loopwright.adapters.lightning.loops import EvaluationLoop, FitLoop, PredictionLoop
+from loopwright.adapters.lightning.results import LoggedAgain
 from loopwright.adapters.lightning.state import LightningState
 from loopwright.adapters.lightning.unreadable import Unreadable, UnreadableTrainer
 from loopwright.adapters.lightning.upstream import (
@@ -497,10 +498,8 @@ class Engine(Trainer):
                 f"the step logs {name!r}, of which a program would not see the next value; log it "
                 "in on_train_batch_end, or as a tensor"
             )
-        self._note(partial(self._log, module, **options), name, value.detach(), *given)
-
-    def _log(self, module: Any, *given: Any, **options: Any) -> None:
-        self.hooks.under("training_step", module.log, *given, **options)
+        again = LoggedAgain(module, self.hooks, name, *given, **options)
+        self._note(again, value.detach().squeeze())
 
     # -------------------------------------------------------------- evaluation, prediction
 

@@ -1,6 +1,10 @@
 """`auto` captures what is safe and pays, and says in one line why it does not."""
 
+import importlib
 import json
+import linecache
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +346,73 @@ def test_another_loss_function_of_the_same_name_is_decided_anew(uncompiled: list
         assert trainer.step_report is not None
         choices.append(trainer.step_report.choice)
     assert choices == ["eager", "capture"]
+
+
+class Scaled:
+    """Is a loss as an object, whose name tells where it lies in memory."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self.scale * nn.functional.cross_entropy(outputs, targets)
+
+
+def partial_loss(scale: float) -> Any:
+    def loss(outputs: Any, targets: Any, how: Any) -> Any:
+        return scale * how(outputs, targets)
+
+    return partial(loss, how=lambda outputs, targets: nn.functional.cross_entropy(outputs, targets))
+
+
+@pytest.mark.parametrize("make", [Scaled, partial_loss])
+def test_a_decision_is_found_again_for_a_loss_without_a_name(
+    make: Any, uncompiled: list[Any]
+) -> None:
+    for _ in range(2):
+        trainer = tiny_trainer(step_mode="auto", device="cpu")
+        trainer.loss_func = make(1.5)
+        trainer.train(tiny_data(32), 2, per_device_batch_size=8)
+        assert trainer.step_report.choice == "capture"
+        assert len(decisions()) == 1
+    trainer.loss_func = nn.functional.cross_entropy
+    trainer.train(tiny_data(32), 2, per_device_batch_size=8)
+    assert len(decisions()) == 2
+
+
+def decisions() -> list[Path]:
+    folder = cache_folder()
+    assert folder is not None
+    return list((folder / "decisions").iterdir())
+
+
+OWN_OPTIMIZER = """
+import torch
+
+class Own(torch.optim.SGD):
+    def step(self, closure=None):
+        {line}
+        return super().step(closure)
+"""
+
+
+def test_an_optimizer_whose_code_was_mended_is_decided_anew(
+    uncompiled: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    choices = []
+    for line in ("self.param_groups[0]['params'][0].detach().sum().item()", "pass"):
+        (tmp_path / "own_optimizer.py").write_text(OWN_OPTIMIZER.format(line=line))
+        monkeypatch.delitem(sys.modules, "own_optimizer", raising=False)
+        linecache.checkcache()
+        trainer = tiny_trainer(step_mode="auto", device="cpu")
+        kind = importlib.import_module("own_optimizer").Own
+        trainer.optimizer = kind(trainer.model.parameters(), lr=0.1)
+        trainer.train(tiny_data(32), 2, per_device_batch_size=8)
+        choices.append(trainer.step_report.choice)
+    assert choices == ["eager", "capture"]
+    assert len(decisions()) == 2
 
 
 def test_decisions_that_cannot_be_kept_are_made_again(

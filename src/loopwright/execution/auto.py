@@ -6,6 +6,7 @@ import inspect
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from loopwright.execution.stored import key_of, read_decision, write_decision
 from loopwright.execution.torch_internals import num_dispatched
 from loopwright.execution.tracing import Rates
 from loopwright.execution.trees import signature_of
+from loopwright.train_arguments import optimizers_in
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
@@ -220,17 +222,18 @@ def _facts(trainer: Trainer, batch: Any) -> dict[str, Any]:
     config = trainer.run_config
     kinds = {type(part) for module in modules_of(trainer) for part in module.modules()}
     kinds |= {type(each) for each in trainer._step_users}
-    ours = {kind for kind in kinds if not _is_known(kind)}
+    optimizers = [type(each) for each in optimizers_in(trainer.optimizer)]
+    ours = {kind for kind in (*kinds, *optimizers) if not _is_known(kind)}
     return {
         "torch": torch.__version__,
         "machine": (platform.machine(), platform.node(), str(trainer.device)),
         "threads": torch.get_num_threads(),
         "modules": [repr(module) for module in modules_of(trainer)],
         "code": sorted(_source(kind) for kind in ours),
-        "loss": _loss_of(trainer),
+        "loss": _described(trainer.loss_func),
         "tensors": [(list(each.shape), str(each.dtype)) for each in _tensors(trainer)],
         "options": repr(options_of(trainer.optimizer)),
-        "optimizer": repr(trainer.optimizer).partition("(")[0],
+        "optimizers": [kind.__qualname__ for kind in optimizers],
         "precision": trainer.precision,
         "accumulation": trainer._accumulation.size,
         "clipping": config and (config.gradient_clip_value, config.gradient_clip_norm),
@@ -242,11 +245,23 @@ def _tensors(trainer: Trainer) -> list[torch.Tensor]:
     return [slot.get() for slot in slots_of(trainer)]
 
 
-def _loss_of(trainer: Trainer) -> str:
-    loss = trainer.loss_func
-    if isinstance(loss, FunctionType) and not _is_known(loss):
-        return _source(loss)
-    return repr(getattr(loss, "__qualname__", loss))
+def _described(value: Any) -> Any:
+    """Return what tells a function, or its argument, from others in every process alike."""
+    if isinstance(value, partial):
+        given = [_described(each) for each in value.args]
+        return [
+            _described(value.func),
+            given,
+            {k: _described(v) for k, v in value.keywords.items()},
+        ]
+    if isinstance(value, FunctionType) and not _is_known(value):
+        return _source(value)
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    if repr(value) == object.__repr__(value):  # which names an address
+        plain = {k: v for k, v in vars(value).items() if isinstance(v, (bool, int, float, str))}
+        return [_source(type(value)), plain]
+    return repr(value)
 
 
 def _is_known(code: type | FunctionType) -> bool:

@@ -606,7 +606,8 @@ class Trainer(TrainerHooks):
         tracker, self._loss_tracker = self._loss_tracker, LossTracker()
         named, self._named_losses = self._named_losses, {}
         try:
-            with preserved_random_states(), preserved_modes(self.model):
+            running = nullcontext() if self._is_running else self._stepping.running()
+            with running, preserved_random_states(), preserved_modes(self.model):
                 yield
         finally:
             self.progress.phase = phase_before

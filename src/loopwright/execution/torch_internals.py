@@ -6,9 +6,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -152,11 +154,39 @@ def compiled_model(model: Any) -> Iterator[None]:
     """Let calls of a module run compiled: forward and backward, each shape by itself."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"step_mode='compile' needs a torch.nn.Module, not {type(model).__name__}.")
-    model.compile(dynamic=False, options=COMPILE_OPTIONS)
+    own = vars(model)
+    before: dict[str, Any] = {
+        name: own[name] for name in ("forward", "_compiled_call_impl") if name in own
+    }
+    if str(getattr(model.forward, "__module__", None)).startswith("torch."):
+        own["forward"] = partial(_compiled_forward(model), model)
+    else:
+        model.compile(dynamic=False, options=COMPILE_OPTIONS)
     try:
         yield
     finally:
-        model._compiled_call_impl = None
+        own.pop("forward", None)
+        own.pop("_compiled_call_impl", None)
+        own.update(before)
+
+
+_COMPILED: WeakKeyDictionary[torch.nn.Module, Callable[..., Any]] = WeakKeyDictionary()
+
+
+def _compiled_forward(model: torch.nn.Module) -> Callable[..., Any]:
+    """Return the compiled `forward` of a module of torch's own, to be called with the module.
+
+    Torch compiles no call that begins in its own code, and keeps what it compiled with the code
+    that was called: so each module has a function of its own around the call.
+    """
+
+    def forward(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return type(module).forward(module, *args, **kwargs)
+
+    if model not in _COMPILED:
+        forward.__code__ = forward.__code__.replace()
+        _COMPILED[model] = torch.compile(forward, dynamic=False, options=COMPILE_OPTIONS)
+    return _COMPILED[model]
 
 
 @contextmanager

@@ -44,6 +44,7 @@ KEPT = ["rm_subopt_local_models", "num_best_checkpoints_kept", "iteration_save_f
 REST = [
     *("collate_batch_pred_fn", "pred_transform_fn", "end_auto_eval", "lazy_experiment_save"),
     *("print_callbacks", "gpu_mode", "cuda_device_idx", "use_amp"),
+    "step_mode",  # by keyword only
 ]
 ORDER = {
     "TrainLoop": [*SIX, *REST],
@@ -65,6 +66,7 @@ DEFAULTS = {
     "gpu_mode": "single",
     "cuda_device_idx": None,
     "use_amp": False,
+    "step_mode": "eager",
 }
 
 

@@ -821,6 +821,11 @@ class Trainer(TrainerHooks):
         """Whether others than the callbacks of this trainer see each step and its outputs."""
         return False
 
+    @property
+    def _follows_schedules(self) -> bool:
+        """Whether something may change the options of optimizers in every step."""
+        return self.scheduler is not None
+
     def _step_obstacles(self) -> Iterator[str]:
         """Give further reasons, in half a sentence each, why a step cannot be one program."""
         return iter(())

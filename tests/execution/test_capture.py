@@ -395,10 +395,13 @@ def test_what_callbacks_change_is_followed(callback: Any, uncompiled: list[Any])
     assert len(uncompiled) == (1 if callback is Rescaling else 2)
 
 
-def test_momentum_that_a_schedule_changes_is_refused(uncompiled: list[Any]) -> None:
+@pytest.mark.parametrize("callbacks", [(), [Rescaling]])
+def test_momentum_that_a_schedule_changes_is_refused(callbacks: Any, uncompiled: list[Any]) -> None:
+    """Also where callbacks run between steps; no program is made for each of them."""
     cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=24)
     with pytest.raises(NotSupportedError, match=r"changes momentum.*step_mode='eager'"):
-        two_runs(tiny_model, create_scheduler_fn=cycle)
+        two_runs(tiny_model, create_scheduler_fn=cycle, callbacks=callbacks)
+    assert len(uncompiled) == 1
 
 
 def test_capture_leaves_the_callers_generators_and_the_optimizer_alone(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from loops import TinyModel
+from loops import TinyModel, loader, make_loop
 from tiny import tiny_data, tiny_model, tiny_trainer
 
 
@@ -73,3 +73,14 @@ def test_a_module_of_torch_runs_compiled_with_what_hangs_on_it(calls: list[int])
     torch.testing.assert_close(two, 2 * one)
     assert calls == [8, 8]
     assert vars(hooked) == before
+
+
+def test_a_loop_runs_compiled_in_training_evaluation_and_prediction(calls: list[int]) -> None:
+    loop = make_loop(model=TinyModel(0.0), train=loader(8), val=loader(6), step_mode="compile")
+    loop.fit(num_epochs=1)
+    assert calls == [4, 4, 4, 4, 4, 2]
+    del calls[:]
+    loop.predict_on_validation_set()
+    loop.evaluate_loss_on_train_set(force_prediction=True)
+    assert calls == [4, 2, 4, 4]
+    assert loop.model._compiled_call_impl is None

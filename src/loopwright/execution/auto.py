@@ -60,7 +60,7 @@ def choose(trainer: Trainer, batch: Any, base: type) -> tuple[StepReport, Built 
         base: `Trainer`, whose own methods are known.
     """
     try:
-        check_capturable(trainer, base)
+        check_capturable(trainer, base, batch)
         return _weigh(trainer, batch, _steps_left(trainer))
     except NotCapturableError as error:
         return StepReport(asked="auto", choice="eager", reason=str(error)), None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from loopwright.execution.trees import others_in
 from loopwright.train_arguments import optimizers_in
 
 if TYPE_CHECKING:
@@ -19,29 +20,30 @@ class NotCapturableError(Exception):
     """Tells in half a sentence why a step cannot be one program."""
 
 
-def check_capturable(trainer: Trainer, base: type) -> None:
-    """Refuse what would have to run in the middle of a step.
+def check_capturable(trainer: Trainer, base: type, batch: Any) -> None:
+    """Refuse what would have to run in the middle of a step, or what no program could be given.
 
     Args:
         trainer: The trainer, prepared for its run.
         base: `Trainer`, whose own methods are known.
+        batch: The first micro-batch.
 
     Raises:
         NotCapturableError: There is such a thing.
     """
-    reason = next(_reasons(trainer, base), None)
+    reason = next(_reasons(trainer, base, batch), None)
     if reason is not None:
         raise NotCapturableError(reason)
 
 
-def _reasons(trainer: Trainer, base: type) -> Iterator[str]:
+def _reasons(trainer: Trainer, base: type, batch: Any) -> Iterator[str]:
     if trainer.device.type not in ("cpu", "cuda"):
         yield f"the device {trainer.device.type} has no form of capture"
     if trainer.precision == "fp16":
         yield "fp16 reads the scale of the gradients from the device in every step; use bf16"
+    yield from trainer._step_obstacles()
     if trainer.get_model(keep_torch_compile=False) is not trainer.model:
         yield "the model is wrapped by torch.compile already; give the model itself"
-    yield from trainer._step_obstacles()
     if trainer._splitter is not None:
         yield "on_out_of_memory='split' may have to run a step in parts"
     for name in _INSIDE_A_STEP:
@@ -65,8 +67,15 @@ def _reasons(trainer: Trainer, base: type) -> Iterator[str]:
             yield f"a hook on {type(optimizer).__name__} has to run in the middle of a step"
         elif any(map(_has_tensor_hooks, parameters_of(optimizer))):
             yield "a hook on a parameter has to run in the middle of a step"
+    for each in others_in(batch):
+        if not isinstance(each, _PLAIN):
+            yield (
+                f"a batch holds a {type(each).__name__}, where a program would keep the values of "
+                "the first; give tensors in tuples, lists or dicts"
+            )
 
 
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _MODULE_HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",

@@ -1,4 +1,4 @@
-"""What a step leaves in the attributes of modules beside tensors in their places."""
+"""What a step leaves in the attributes of modules, and of objects that it runs code of."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ _PLACES = ("_parameters", "_buffers", "_modules")
 
 
 class PythonState:
-    """Knows the attributes of a trainer's modules, and what is in lists, dicts, sets and tensors.
+    """Knows the attributes of what a step runs code of: lists, dicts, sets and tensors by content.
+
+    That is a trainer's modules, and the objects beside it that say how a loss is calculated.
 
     Args:
         trainer: The trainer, before what may change them.
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        self._parts = [
-            (f"{type(module).__name__}{'.' * bool(path)}{path}", part, _attributes_of(part))
+        parts: list[tuple[str, Any]] = [
+            (f"{type(module).__name__}{'.' * bool(path)}{path}", part)
             for module in modules_of(trainer)
             for path, part in module.named_modules()
         ]
+        parts += [
+            (type(each).__name__, each) for each in trainer._step_users if each is not trainer
+        ]
+        self._parts = [(name, part, _attributes_of(part)) for name, part in parts]
         self._contents = [
             (value, copy.copy(value))
             for _, _, attributes in self._parts
@@ -73,7 +79,7 @@ class PythonState:
             tensor.data.copy_(values)
 
 
-def _attributes_of(part: torch.nn.Module) -> dict[str, Any]:
+def _attributes_of(part: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(part).items() if name not in _PLACES}
 
 

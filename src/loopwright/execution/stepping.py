@@ -52,7 +52,7 @@ class Stepping(EagerStepping):
             self._adopt(StepReport(asked=mode, choice=mode, reason="it was asked for"))
 
     def begin_epoch(self) -> None:
-        self._is_settled = False
+        self._is_settled, self._options = False, None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -116,7 +116,7 @@ class Stepping(EagerStepping):
         self, function: Callable[[Any], Any], batch: Any
     ) -> Callable[[Any], Any] | None:
         try:
-            check_capturable(self._trainer, self._base)
+            check_capturable(self._trainer, self._base, batch)
             return build_forward(self._trainer, function, batch)
         except NotCapturableError as error:
             if self._mode == "capture":
@@ -153,7 +153,7 @@ class Stepping(EagerStepping):
     def _capture(self, batch: Any) -> tuple[StepReport, Built]:
         trainer = self._trainer
         try:
-            check_capturable(trainer, self._base)
+            check_capturable(trainer, self._base, batch)
             built = rehearse(trainer, batch, Rates(trainer))
         except NotCapturableError as error:
             raise NotSupportedError(
@@ -175,8 +175,11 @@ class Stepping(EagerStepping):
         trainer = self._trainer
         if not self._is_settled:
             self._settle()
-        if trainer.scheduler is not None and options_of(trainer.optimizer) != self._options:
-            return self._give_up(batch)
+            reason = next(trainer._step_obstacles(), None)
+            if reason is not None:
+                return self._give_up(reason, batch)
+        if trainer._follows_schedules and options_of(trainer.optimizer) != self._options:
+            return self._give_up(self._changed_options(), batch)
         role = trainer._accumulation.role
         program = None
         if role is not None:
@@ -202,7 +205,8 @@ class Stepping(EagerStepping):
             self._structure = structure
             self._programs.clear()
             self._rates = self._rates or Rates(trainer)
-        self._options = options_of(trainer.optimizer)
+        if self._options is None:
+            self._options = options_of(trainer.optimizer)
         self._is_settled = not others_run_between_steps(trainer)
 
     def _prepare(self, batch: Any, key: Any) -> StepProgram | None:
@@ -232,11 +236,13 @@ class Stepping(EagerStepping):
         self._programs[key] = built.programs[key[1]]
         return self._programs[key]
 
-    def _give_up(self, batch: Any) -> Any:
-        """Go on line by line where a schedule changes what programs hold as constants."""
+    def _changed_options(self) -> str:
         now = options_of(self._trainer.optimizer)
         names = {new[0] for new, old in zip(now, self._options, strict=True) if new != old}
-        reason = f"the schedule changes {', '.join(sorted(names))}, a constant of a captured step"
+        return f"the schedule changes {', '.join(sorted(names))}, a constant of a captured step"
+
+    def _give_up(self, reason: str, batch: Any) -> Any:
+        """Go on line by line, for a reason that came up."""
         if self._mode == "capture":
             raise NotSupportedError(f"step_mode='capture': {reason}. Use step_mode='eager'.")
         self._adopt(StepReport(asked=self._mode, choice="eager", reason=reason))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,17 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     flatten(tree, found)
     return found
+
+
+def others_in(tree: Any) -> Iterator[Any]:
+    """Give what is neither a tensor nor a list, tuple or mapping."""
+    if isinstance(tree, Mapping):
+        tree = list(tree.values())
+    if isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from others_in(item)
+    elif not isinstance(tree, torch.Tensor):
+        yield tree
 
 
 def signature_of(tree: Any) -> Any:

@@ -60,6 +60,10 @@ class CallbacksHandler:
         methods = (getattr(callback, name) for callback in self.train_loop_obj.callbacks)
         return tuple(m for m in methods if getattr(m, "__func__", m) is not base)
 
+    def methods(self, name: str) -> tuple[Callable[..., None], ...]:
+        """Return the method of every callback that implements it, in order."""
+        return self._methods[name]
+
     def execute(self, method: str, *args: Any) -> None:
         """Call a method of every callback that implements it."""
         for each in self._methods[method]:

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from loopwright.default_callbacks import ProgressBarCallback
-from loopwright.events import TrainerCallback
-from loopwright.history import LossTracker
-from loopwright.positions import generator_states, set_generator_states
+from loopwright.errors import NotSupportedError
+from loopwright.execution.eager import EagerStepping
+from loopwright.execution.obstacles import NotCapturableError
+from loopwright.execution.report import StepMode
+from loopwright.loaders import length_of
 from loopwright.train_arguments import names_of, optimizers_in
 from loopwright.trainer import Trainer
 from loopwright.training_state import put_state
+from loopwright.trainloop.loop_state import LoopState
 from loopwright.trainloop.multi_loss import MultiLoss, MultiOptimizer, by_index
 from loopwright.trainloop.parallel import mean_of_parts
 from loopwright.trainloop.stopping import LoopKeeper
 
 if TYPE_CHECKING:
     from loopwright.accumulation import Count
+    from loopwright.history import LossTracker
     from loopwright.trainloop.train_loop import TrainLoop
 
 Losses = torch.Tensor | MultiLoss
 """A mean loss over samples, or one for each of several losses: float64, on the CPU."""
+_SPLIT = "gpu_mode='dp' splits each batch over several GPUs"
+_SCHEDULERS = ("loopwright.loop_schedulers.",)
+"""Where callbacks for gradients are that look at none, and can be called after the step."""
+_READERS = tuple(f"loopwright.loop_callbacks.{name}" for name in ("saving", "tensorboard", "wandb"))
+"""Where callbacks for batches are that change neither model nor optimizer."""
 
 
 class LoopTrainer(Trainer):
@@ -36,14 +46,20 @@ class LoopTrainer(Trainer):
         device: Where.
         scaler_options: Arguments of the gradient scaler for mixed precision in fp16; None for
             training in the model's own precision.
+        step_mode: How a step is executed.
     """
 
     def __init__(
-        self, loop: TrainLoop, device: torch.device, scaler_options: dict[str, Any] | None
+        self,
+        loop: TrainLoop,
+        device: torch.device,
+        scaler_options: dict[str, Any] | None,
+        step_mode: StepMode,
     ) -> None:
         self.loop = loop
         self.scaler_options = scaler_options
         self.evaluated: Losses = torch.zeros(())
+        self._is_recorded = False
         self.loss_names: dict[str, str] = {}
         """The loss that each of several optimizers follows."""
         super().__init__(
@@ -53,6 +69,7 @@ class LoopTrainer(Trainer):
             [ProgressBarCallback(), LoopState(loop)],
             device=device,
             precision="fp32" if scaler_options is None else "fp16",
+            step_mode=step_mode,
         )
         self._keeper = LoopKeeper(loop)
 
@@ -85,6 +102,7 @@ class LoopTrainer(Trainer):
         self.model, self.optimizer = self.loop.model, by_index(self.loop.optimizer)
         if hasattr(self.loop.criterion, "to"):
             self.loop.criterion = self.loop.criterion.to(self.device)
+        self.loss_func = self.loop.criterion
         self.model.to(self.device)
         for optimizer in optimizers_in(self.optimizer):
             if isinstance(optimizer, torch.optim.Optimizer) and self.device.type != "cpu":
@@ -100,6 +118,13 @@ class LoopTrainer(Trainer):
         return isinstance(self.optimizer, dict)
 
     # ------------------------------------------------------------- how long a run is
+
+    def _begin_run(self, num_epochs: int | None, max_num_train_steps: int | None) -> None:
+        super()._begin_run(num_epochs, max_num_train_steps)
+        loop, length = self.loop, length_of(self.loop.train_loader)
+        batches = loop.num_iterations or (length and length * loop.num_epochs)
+        left = batches and batches - loop.total_iteration_idx - 1  # of all that fits have in sum
+        self.progress.total_steps = left and -(-left // loop.grad_accumulation)
 
     @property
     def num_train_batches(self) -> int | None:
@@ -144,7 +169,7 @@ class LoopTrainer(Trainer):
         """Ask the model for its loss, and update the optimizer of each."""
         loss, size = self._loss("get_loss", batch)
         logged = loss.detach()
-        self.loop.loss_batch_accum.append(logged)
+        self._note(self._keep_loss, logged)
         output = {"loss": _total(logged), "batch_size": size}
         self._report_train_step(batch, output)
         if isinstance(loss, MultiLoss) or self._has_several:
@@ -152,6 +177,9 @@ class LoopTrainer(Trainer):
         else:
             self.update(loss)
         return output
+
+    def _keep_loss(self, loss: Any) -> None:
+        self.loop.loss_batch_accum.append(loss)
 
     def _update_each(self, loss: Any) -> None:
         optimizer = self.loop.optimizer
@@ -173,20 +201,25 @@ class LoopTrainer(Trainer):
         """Run backward; a loss that is no tensor has a method for it."""
         if isinstance(loss, torch.Tensor):
             super().backward_step(loss)
-        elif self._retain_graph:
+            return
+        if self._is_recorded:
+            raise NotCapturableError(
+                f"{type(loss).__name__}.backward has to run in the middle of a step"
+            )
+        if self._retain_graph:
             loss.backward(retain_graph=True)
         else:
             loss.backward()
 
     def optimizer_step(self) -> None:
         """Step the optimizer, between the callbacks for gradients."""
-        if not self.loop.grad_cb_used:
-            self._step()
-            return
-        execute = self.loop.callbacks_handler.execute
-        execute("on_after_gradient_update", int(self._turn or 0))
+        self._note(self._tell, "on_after_gradient_update", int(self._turn or 0))
         self._step()
-        execute("on_after_optimizer_step")
+        self._note(self._tell, "on_after_optimizer_step")
+
+    def _tell(self, method: str, *args: Any) -> None:
+        if self.loop.grad_cb_used:
+            self.loop.callbacks_handler.execute(method, *args)
 
     def _step(self) -> None:
         if self._turn is None:
@@ -231,6 +264,58 @@ class LoopTrainer(Trainer):
             return super()._parameters_in_turn()
         return iter(self.model.parameters())
 
+    # ------------------------------------------------------------ a batch as one program
+
+    def _make_stepping(self, base: type | None = None) -> EagerStepping:
+        return super()._make_stepping(base or LoopTrainer)
+
+    @property
+    def _step_users(self) -> tuple[Any, ...]:
+        feed = self.loop.batch_model_feed_def
+        return (self,) if feed is None else (self, feed)
+
+    def _step_obstacles(self) -> Iterator[str]:
+        if isinstance(self.model, nn.DataParallel):
+            yield _SPLIT
+        for name in ("step", "zero_grad"):
+            kind = type(self.loop.optimizer)
+            if self._has_several and getattr(kind, name) is not getattr(MultiOptimizer, name):
+                yield f"{kind.__name__}.{name} has to run in the middle of a step"
+        for callback in self.loop.callbacks:
+            if getattr(callback, "needs_eager_steps", False):
+                yield f"{type(callback).__name__} has to run in the middle of a step"
+        if self.loop.grad_cb_used:
+            for name in ("on_after_gradient_update", "on_after_optimizer_step"):
+                for method in self._methods_of_others(name, ours=_SCHEDULERS):
+                    yield f"{method.__qualname__} has to run in the middle of a step"
+
+    @property
+    def _has_other_listeners(self) -> bool:
+        names = ("on_batch_begin", "on_batch_end")
+        return any(self._methods_of_others(name, ours=_READERS) for name in names)
+
+    @property
+    def _follows_schedules(self) -> bool:
+        return self._has_other_listeners
+
+    def _methods_of_others(self, name: str, *, ours: tuple[str, ...]) -> list[Any]:
+        methods: tuple[Any, ...] = self.loop.callbacks_handler.methods(name)
+        return [each for each in methods if not each.__module__.startswith(ours)]
+
+    def _compiled(self) -> None:
+        if isinstance(self.model, nn.DataParallel):
+            raise NotSupportedError(
+                f"step_mode='compile' is not possible here: {_SPLIT}. Use 'eager'."
+            )
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        self._is_recorded = True
+        try:
+            yield
+        finally:
+            self._is_recorded = False
+
     # ------------------------------------------------------------ evaluation, prediction
 
     def mean_losses(self, loader: Any) -> Losses:
@@ -248,10 +333,8 @@ class LoopTrainer(Trainer):
         """Ask the model for its loss in evaluation."""
         loss, size = self._loss("get_loss_eval", batch)
         loss = loss.detach()
-        if isinstance(loss, MultiLoss):
-            for name, each in loss.items():
-                self._track(self._named_losses.setdefault(name, LossTracker()), each, size)
-        return {"loss": _total(loss), "batch_size": size}
+        named = loss.loss_dict if isinstance(loss, MultiLoss) else {}
+        return {"loss": _total(loss), "batch_size": size, "named_losses": named}
 
     def eval_epoch_end(self) -> None:
         """Keep the means, which the loop asks for."""
@@ -275,45 +358,6 @@ class LoopTrainer(Trainer):
         loss = self.loop.ask(method, batch, self.loop.criterion, self.device)
         size = self.loop.batch_size(batch)
         return mean_of_parts(loss, size) if isinstance(loss, torch.Tensor) else loss, size
-
-
-class LoopState(TrainerCallback):
-    """Keeps what a TrainLoop has beside its Trainer in the state that a run goes on from."""
-
-    def __init__(self, loop: TrainLoop) -> None:
-        self.loop = loop
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return history, counters, callbacks' states and the loaders' generators."""
-        loop = self.loop
-        return {
-            "history": {name: list(values) for name, values in loop.train_history.items()},
-            "total_iteration_idx": loop.total_iteration_idx,
-            "epoch": loop.epoch,
-            "early_stop": loop.early_stop,
-            "loss_names": loop.trainer.loss_names,
-            "callbacks": [[name, each.state_dict()] for name, each in loop.callbacks_with_state()],
-            "generators": [generator_states(loader) for loader in loop.loaders],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it; a callback that was not there then starts anew."""
-        loop = self.loop
-        loop.train_history.wrap_pre_prepared_history(
-            {name: list(values) for name, values in state["history"].items()}
-        )
-        loop.total_iteration_idx, loop.epoch = state["total_iteration_idx"], state["epoch"]
-        loop.early_stop, loop.trainer.loss_names = state["early_stop"], state["loss_names"]
-        saved = list(state["callbacks"])
-        for name, callback in loop.callbacks_with_state():
-            found = next((item for item in saved if item[0] == name), None)
-            if found is None:
-                loop.trainer.print(f"{name} has no saved state, and starts anew")
-                continue
-            saved.remove(found)
-            callback.load_state_dict(found[1])
-        for loader, generators in zip(loop.loaders, state["generators"], strict=True):
-            set_generator_states(loader, generators)
 
 
 def _count(several: Any, what: str) -> str:

@@ -70,6 +70,9 @@ class MultiLoss(MutableMapping[str, Any]):
         """The device of each loss."""
         return {name: loss.device for name, loss in self.loss_dict.items()}
 
+    def __copy__(self) -> MultiLoss:
+        return self._each(lambda loss: loss)
+
     def __truediv__(self, divisor: Any) -> MultiLoss:
         return self._each(lambda loss: loss / divisor)
 

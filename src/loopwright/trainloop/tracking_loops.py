@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from loopwright.execution.report import StepMode
 from loopwright.loop_callbacks.saving import (
     ModelCheckpoint,
     ModelIterationCheckpoint,
@@ -104,7 +105,7 @@ class TrainLoopCheckpoint(_TrackingLoop):
         rm_subopt_local_models: Keep the best models alone (see `ModelCheckpoint`).
         num_best_checkpoints_kept: How many those are.
         iteration_save_freq: Save every so many batches in place of every epoch; 0 does not.
-        collate_batch_pred_fn: As in `TrainLoop`; so are the next seven.
+        collate_batch_pred_fn: As in `TrainLoop`; so are the next eight.
         pred_transform_fn: Makes the predictions for a loader.
         end_auto_eval: Whether the losses of all loaders are evaluated.
         lazy_experiment_save: Whether a folder is made only when there is something to save.
@@ -112,6 +113,7 @@ class TrainLoopCheckpoint(_TrackingLoop):
         gpu_mode: "single" or "dp".
         cuda_device_idx: Which GPU.
         use_amp: Mixed precision in fp16.
+        step_mode: How a step is executed.
 
     Raises:
         ValueError: A number is out of its range.
@@ -145,6 +147,8 @@ class TrainLoopCheckpoint(_TrackingLoop):
         gpu_mode: str = "single",
         cuda_device_idx: int | None = None,
         use_amp: bool | dict[str, Any] = False,
+        *,
+        step_mode: StepMode = "eager",
     ) -> None:
         super().__init__(
             model,
@@ -161,6 +165,7 @@ class TrainLoopCheckpoint(_TrackingLoop):
             gpu_mode,
             cuda_device_idx,
             use_amp,
+            step_mode=step_mode,
         )
         self._set_experiment(
             project_name,
@@ -197,7 +202,7 @@ class TrainLoopEndSave(_TrackingLoop):
         bucket_name: The bucket there.
         cloud_dir_prefix: The folder in the bucket.
         source_dirs: Folders of source code to save.
-        collate_batch_pred_fn: As in `TrainLoop`; so are the next seven.
+        collate_batch_pred_fn: As in `TrainLoop`; so are the next eight.
         pred_transform_fn: Makes the predictions for a loader.
         end_auto_eval: Whether the losses of all loaders are evaluated.
         lazy_experiment_save: Whether a folder is made only when there is something to save.
@@ -205,6 +210,7 @@ class TrainLoopEndSave(_TrackingLoop):
         gpu_mode: "single" or "dp".
         cuda_device_idx: Which GPU.
         use_amp: Mixed precision in fp16.
+        step_mode: How a step is executed.
 
     Raises:
         ValueError: There is no result package, or one without its loader.
@@ -238,6 +244,8 @@ class TrainLoopEndSave(_TrackingLoop):
         gpu_mode: str = "single",
         cuda_device_idx: int | None = None,
         use_amp: bool | dict[str, Any] = False,
+        *,
+        step_mode: StepMode = "eager",
     ) -> None:
         super().__init__(
             model,
@@ -254,6 +262,7 @@ class TrainLoopEndSave(_TrackingLoop):
             gpu_mode,
             cuda_device_idx,
             use_amp,
+            step_mode=step_mode,
         )
         self._set_experiment(
             project_name,
@@ -306,7 +315,7 @@ class TrainLoopCheckpointEndSave(TrainLoopEndSave):
         rm_subopt_local_models: Keep the best models alone (see `ModelCheckpoint`).
         num_best_checkpoints_kept: How many those are.
         iteration_save_freq: Save every so many batches in place of every epoch; 0 does not.
-        collate_batch_pred_fn: As in `TrainLoop`; so are the next seven.
+        collate_batch_pred_fn: As in `TrainLoop`; so are the next eight.
         pred_transform_fn: Makes the predictions for a loader.
         end_auto_eval: Whether the losses of all loaders are evaluated.
         lazy_experiment_save: Whether a folder is made only when there is something to save.
@@ -314,6 +323,7 @@ class TrainLoopCheckpointEndSave(TrainLoopEndSave):
         gpu_mode: "single" or "dp".
         cuda_device_idx: Which GPU.
         use_amp: Mixed precision in fp16.
+        step_mode: How a step is executed.
 
     Raises:
         ValueError: A number is out of its range; there is no result package, or one without its
@@ -351,6 +361,8 @@ class TrainLoopCheckpointEndSave(TrainLoopEndSave):
         gpu_mode: str = "single",
         cuda_device_idx: int | None = None,
         use_amp: bool | dict[str, Any] = False,
+        *,
+        step_mode: StepMode = "eager",
     ) -> None:
         super().__init__(
             model,
@@ -377,6 +389,7 @@ class TrainLoopCheckpointEndSave(TrainLoopEndSave):
             gpu_mode,
             cuda_device_idx,
             use_amp,
+            step_mode=step_mode,
         )
         self._save_checkpoints(
             rm_subopt_local_models, num_best_checkpoints_kept, iteration_save_freq

@@ -10,6 +10,7 @@ import torch
 
 from loopwright.device import pick_device
 from loopwright.errors import NotSupportedError
+from loopwright.execution.report import StepMode, StepReport
 from loopwright.loaders import length_of
 from loopwright.loop_callbacks.base import AbstractCallback
 from loopwright.loop_callbacks.messages import MessageService
@@ -62,10 +63,12 @@ class TrainLoop(Evaluating):
         cuda_device_idx: Which GPU; without one in this machine it has no effect.
         use_amp: Mixed precision in fp16, or a dict of arguments of `torch.amp.GradScaler`; on a
             CPU it has no effect.
+        step_mode: How a step is executed: "eager", "compile", "capture" or "auto", as in
+            `loopwright.Trainer`.
 
     Raises:
         TypeError: The model is no `TTModel` and not wrapped.
-        ValueError: `gpu_mode` is not known, or there is no such GPU.
+        ValueError: `gpu_mode` or `step_mode` is not known, or there is no such GPU.
         NotSupportedError: `gpu_mode` is "ddp".
     """
 
@@ -85,6 +88,8 @@ class TrainLoop(Evaluating):
         gpu_mode: str = "single",
         cuda_device_idx: int | None = None,
         use_amp: bool | dict[str, Any] = False,
+        *,
+        step_mode: StepMode = "eager",
     ) -> None:
         _check_mode(gpu_mode)
         if isinstance(end_auto_eval, int) and not isinstance(end_auto_eval, bool):
@@ -128,7 +133,9 @@ class TrainLoop(Evaluating):
         self.disabled_scaler = torch.amp.GradScaler(enabled=False)
         scaler_options = use_amp if isinstance(use_amp, dict) else {}
         uses_scaler = self.use_amp and self.device.type != "cpu"
-        self.trainer = LoopTrainer(self, self.device, scaler_options if uses_scaler else None)
+        self.trainer = LoopTrainer(
+            self, self.device, scaler_options if uses_scaler else None, step_mode
+        )
 
     # ------------------------------------------------------------------------- training
 
@@ -288,6 +295,11 @@ class TrainLoop(Evaluating):
     def is_inside_epoch(self) -> bool:
         """Whether a checkpoint of now goes on in the middle of an epoch."""
         return self.trainer.is_inside_epoch
+
+    @property
+    def step_report(self) -> StepReport | None:
+        """How the steps of the last `fit` were executed, and why; None before its first batch."""
+        return self.trainer.step_report
 
     def is_main_process(self) -> bool:
         """Tell whether this process is the one that writes: on one device it is."""

@@ -437,6 +437,7 @@ def test_a_damaged_decision_is_made_again(uncompiled: list[Any]) -> None:
     assert train().step_report.choice == "capture"
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_the_choice_is_made_before_step_1_and_the_steps_are_those_of_a_run_without_it(
     uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from loopwright.trainloop import (
     MultiOptimizer,
     TrainLoopCheckpoint,
     TrainLoopCheckpointEndSave,
+    TTModel,
 )
 
 
@@ -414,23 +415,33 @@ def test_how_many_steps_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loop.step_report.reason == "noted"
 
 
-class Stops(AbstractCallback):
-    """Ends the run in the middle of an epoch, as a job manager does."""
+class Ends(AbstractCallback):
+    """Ends the run in the middle of an epoch: as a job manager does, or as a crash."""
 
-    def __init__(self) -> None:
-        super().__init__("stops")
+    def __init__(self, how: str) -> None:
+        super().__init__("ends")
+        self.how = how
 
     def on_batch_end(self) -> None:
         if self.train_loop_obj.total_iteration_idx == 5:
+            if self.how == "crash":
+                raise OSError("a crash")
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("kind", [TinyModel, TwoHeads])
-@pytest.mark.parametrize("mode", ["capture", "auto"])
-def test_a_captured_run_that_is_stopped_ends_with_the_same_bits(
-    mode: str, kind: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("mode", "kind", "how"),
+    [
+        ("capture", TinyModel, "signal"),
+        ("capture", TwoHeads, "crash"),
+        ("auto", TinyModel, "crash"),
+        ("auto", TwoHeads, "signal"),
+    ],
+)
+def test_a_captured_run_that_was_cut_ends_with_the_same_bits(
+    mode: str, kind: Any, how: str, tmp_path: Path
 ) -> None:
-    """A-75, A-77: the choice is kept, and the history goes on."""
+    """A-75, A-77: from where a signal had it saved, or from the end of an epoch."""
     pytest.importorskip("matplotlib")
 
     def loop(name: str) -> Any:
@@ -441,12 +452,12 @@ def test_a_captured_run_that_is_stopped_ends_with_the_same_bits(
     whole = loop("whole")
     whole.fit(3)
     set_seed(5)
-    stopped = loop("stopped")
-    with pytest.raises(RunInterrupted):
-        stopped.fit(3, callbacks=[Stops()])
+    cut = loop("cut")
+    with pytest.raises((RunInterrupted, OSError)):
+        cut.fit(3, callbacks=[Ends(how)])
     set_seed(99)
-    again = loop("stopped")
-    again.fit(3, callbacks=[ModelLoadContinueTraining(stopped.experiment_timestamp)])
+    again = loop("cut")
+    again.fit(3, callbacks=[ModelLoadContinueTraining(cut.experiment_timestamp)])
     assert again.step_report.choice == "capture"
     assert same(state_of(again), state_of(whole))
     assert again.train_history.train_history == whole.train_history.train_history
@@ -461,10 +472,26 @@ def test_another_mode_is_another_run(tmp_path: Path) -> None:
         loop.fit(4)
 
 
+class NeverCalled(TTModel):
+    """Has parts, and no `forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = tiny_model()
+
+    def get_loss(self, batch_data: Any, criterion: Any, device: Any) -> Any:
+        return criterion(self.layers(batch_data[0]), batch_data[1])
+
+    def get_predictions(self, batch_data: Any, device: Any) -> Any:
+        return self.layers(batch_data[0]), batch_data[1], {}
+
+
 @pytest.mark.filterwarnings("ignore:There is an imbalance")
-def test_several_gpus_are_not_compiled() -> None:
+def test_what_cannot_be_compiled_is_refused() -> None:
     with pytest.raises(NotSupportedError, match="step_mode='compile' is not possible.*'dp'"):
         trained("compile", lambda: {"gpu_mode": "dp"})
+    with pytest.raises(NotSupportedError, match=r"NeverCalled has no forward.*Use 'auto'"):
+        trained("compile", lambda: {"model": NeverCalled()})
 
 
 def test_the_mode_is_one_of_four() -> None:

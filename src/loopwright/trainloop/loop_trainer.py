@@ -303,9 +303,12 @@ class LoopTrainer(Trainer):
         return [each for each in methods if not each.__module__.startswith(ours)]
 
     def _compiled(self) -> None:
-        if isinstance(self.model, nn.DataParallel):
+        reason = _SPLIT if isinstance(self.model, nn.DataParallel) else None
+        if type(self.model).forward is nn.Module.forward:
+            reason = f"calls are compiled, and {type(self.model).__name__} has no forward"
+        if reason is not None:
             raise NotSupportedError(
-                f"step_mode='compile' is not possible here: {_SPLIT}. Use 'eager'."
+                f"step_mode='compile' is not possible here: {reason}. Use 'auto' or 'eager'."
             )
 
     @contextmanager

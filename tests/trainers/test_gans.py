@@ -485,6 +485,27 @@ def test_a_wasserstein_loss_takes_a_discriminator_that_is_bounded() -> None:
     CycleGanTrainer(bounded, None, optimizers_of(bounded), gan_loss="wasserstein")
 
 
+def test_spectral_norm_on_each_layer_bounds_a_discriminator_and_nothing_less() -> None:
+    def is_bounded(wrap: Callable[[nn.Module], Any], most: int, norm: Any = "none") -> bool:
+        model = dcgan([1, 16, 16], norm=norm, **GAN)
+        layers = [m for m in model.discriminator.modules() if isinstance(m, nn.Conv2d)]
+        for layer in layers[:most]:
+            wrap(layer)
+        trainer = DcganTrainer(model, None, optimizers_of(model))
+        before = [value.clone() for value in model.state_dict().values()]
+        found = bool(trainer.is_bounded)
+        assert same(model.state_dict().values(), before)  # which reading such a weight changes
+        return found
+
+    ways = nn.utils.parametrizations
+    for spectral_norm in (ways.spectral_norm, nn.utils.spectral_norm):
+        assert is_bounded(spectral_norm, 3)
+        assert not is_bounded(spectral_norm, 1)
+        assert not is_bounded(spectral_norm, 3, norm="batch")
+    assert not is_bounded(ways.weight_norm, 3)
+    assert not is_bounded(ways.spectral_norm, 0)
+
+
 def test_pools_need_the_shape_of_an_image() -> None:
     model = CASES["cyclegan"].make()
     del model.input_shape

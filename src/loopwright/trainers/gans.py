@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from loopwright.models.gans import OpposedNetworks
 from loopwright.trainer import Trainer
@@ -71,10 +72,17 @@ class GanTrainer(Trainer):
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the slope of each discriminator is bounded, as a Wasserstein loss needs."""
+        """Whether the slope of each discriminator is bounded, as a Wasserstein loss needs.
+
+        That is so where each layer with a `weight` has spectral normalization.
+        """
         parts = self.model.named_children()
         judges = [part for name, part in parts if "discriminator" in name]
-        return all(any(map(is_parametrized, judge.modules())) for judge in judges)
+        layers = [layer for judge in judges for layer in judge.modules()]
+        return any(map(_has_spectral_norm, layers)) and all(
+            _has_spectral_norm(layer) or not isinstance(getattr(layer, "weight", None), Tensor)
+            for layer in layers
+        )
 
     def discriminator_loss(self, real: Tensor, made: Tensor) -> Tensor:
         """Return the loss of a discriminator of these logits, by the options."""
@@ -211,6 +219,15 @@ def check_penalty(model: nn.Module, penalty_weight: float) -> None:
             "penalty_weight is for discriminators whose samples do not mix (arXiv 1704.00028), and "
             f"this one has a {type(norms[0]).__name__}. Make it with norm='instance' or 'none'."
         )
+
+
+def _has_spectral_norm(layer: nn.Module) -> bool:
+    """Whether the weight of a layer is normalized, by a parametrization or by the older hook."""
+    parametrizations = getattr(getattr(layer, "parametrizations", None), "weight", ())
+    return any(isinstance(each, _SpectralNorm) for each in parametrizations) or any(
+        isinstance(hook, SpectralNorm) and hook.name == "weight"
+        for hook in layer._forward_pre_hooks.values()
+    )
 
 
 def _check_label_smoothing(share: float, gan_loss: str) -> None:

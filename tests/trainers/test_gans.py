@@ -506,6 +506,22 @@ def test_spectral_norm_on_each_layer_bounds_a_discriminator_and_nothing_less() -
     assert not is_bounded(ways.spectral_norm, 0)
 
 
+@pytest.mark.parametrize("name", ["pix2pix", "cyclegan"])
+@pytest.mark.parametrize(
+    ("data", "held"),
+    [
+        (images()[:3], r"\[3, 1, 8, 8\];"),
+        ([images()[:3], torch.zeros(3)], r"\[3, 1, 8, 8\], \[3\];"),
+        ([images()[:3]] * 3, r"(\[3, 1, 8, 8\](, |;)){3}"),
+    ],
+)
+def test_data_that_are_not_pairs_of_images_are_told(name: str, data: Any, held: str) -> None:
+    trainer = make(CASES[name])
+    for use in (trainer.train_step, trainer.calculate_eval_batch_loss):
+        with pytest.raises(ValueError, match=f"A batch holds {held} expected two tensors"):
+            use(data)
+
+
 def test_pools_need_the_shape_of_an_image() -> None:
     model = CASES["cyclegan"].make()
     del model.input_shape

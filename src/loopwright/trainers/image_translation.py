@@ -41,7 +41,7 @@ class Pix2PixTrainer(GanTrainer):
 
     def train_step(self, batch: Any) -> dict[str, Any]:
         output = self.calculate_eval_batch_loss(batch)
-        (sources, targets), made = batch, output["model_outputs"]
+        (sources, targets), made = _pair_of(batch), output["model_outputs"]
         real = self._judge(sources, targets)
         loss = self.discriminator_loss(real, self._judge(sources, made.detach()))
         self.update(0.5 * loss, "discriminator")
@@ -50,7 +50,7 @@ class Pix2PixTrainer(GanTrainer):
         return output
 
     def calculate_eval_batch_loss(self, batch: Any) -> dict[str, Any]:
-        sources, targets = batch
+        sources, targets = _pair_of(batch)
         made = self.model(sources)
         loss = self.loss_func(made, targets)  # type: ignore[misc]
         return {"loss": loss, "model_outputs": made, "batch_size": len(sources)}
@@ -115,7 +115,7 @@ class CycleGanTrainer(GanTrainer):
         self.pools.to(floats_of(self.model))
 
     def train_step(self, batch: Any) -> dict[str, Any]:
-        model, (a, b) = self.model, batch
+        model, (a, b) = self.model, _pair_of(batch)
         made_b, made_a = model.a_to_b(a), model.b_to_a(b)
         played = self.generator_loss(model.discriminator_b(made_b))
         played = played + self.generator_loss(model.discriminator_a(made_a))
@@ -131,7 +131,7 @@ class CycleGanTrainer(GanTrainer):
         return {"loss": cycle, "model_outputs": made_b, "batch_size": len(a)}
 
     def calculate_eval_batch_loss(self, batch: Any) -> dict[str, Any]:
-        model, (a, b) = self.model, batch
+        model, (a, b) = self.model, _pair_of(batch)
         made_b = model.a_to_b(a)
         back = model.b_to_a(made_b), model.a_to_b(model.b_to_a(b))
         loss = self._distance(back[0], a) + self._distance(back[1], b)
@@ -148,6 +148,18 @@ class CycleGanTrainer(GanTrainer):
         pool: Any = self.pools[kind]
         images: Tensor = pool.exchange(made)
         return images
+
+
+def _pair_of(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return the two images [N, channels, height, width] of each sample in a batch."""
+    parts = batch if isinstance(batch, (list, tuple)) else (batch,)
+    if len(parts) != 2 or not all(isinstance(each, Tensor) and each.ndim == 4 for each in parts):
+        held = [list(each.shape) if isinstance(each, Tensor) else type(each) for each in parts]
+        raise ValueError(
+            f"A batch holds {', '.join(map(str, held))}; expected two tensors of images "
+            "[N, channels, height, width]. Give a data set whose samples are pairs of images."
+        )
+    return parts[0], parts[1]
 
 
 def _check_weights(**weights: float) -> None:

@@ -159,7 +159,10 @@ def wandb_rows(log: Path) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_wandb_takes_a_list_after_later_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """G-40: two lists of steps from 0, in a run whose epochs were logged already."""
+    """G-40: two lists of steps from 0, in a run whose epochs were logged already.
+
+    A metric that a user calls `step` is one like others.
+    """
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     tracker = WandB(project="flowers", mode="offline")
@@ -168,18 +171,20 @@ def test_wandb_takes_a_list_after_later_steps(monkeypatch: pytest.MonkeyPatch) -
         tracker.log_metric("loss", 1 / epoch, epoch)
     tracker.log_metrics({"a": [3.0, 2.0, 1.0], "b": [5.0, 4.0]}, "own_")
     tracker.log_metric("loss", 0.25, 3)
+    tracker.log_metric("step", 0.125, 4)
     tracker.end()
     wandb.teardown()
     (log,) = Path("wandb").rglob("*.wandb")
     rows = list(wandb_rows(log))
     found = {
-        name: [(row["step"], row[name]) for row in rows if name in row]
-        for name in ("loss", "own_a", "own_b")
+        name: [(row["loopwright/step"], row[name]) for row in rows if name in row]
+        for name in ("loss", "own_a", "own_b", "step")
     }
     assert found == {
         "loss": [(1, 1.0), (2, 0.5), (3, 0.25)],
         "own_a": [(0, 3.0), (1, 2.0), (2, 1.0)],
         "own_b": [(0, 5.0), (1, 4.0)],
+        "step": [(4, 0.125)],
     }
 
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 from loopwright.extras import require
 from loopwright.trackers.base import Tracker, trackers
 
-_STEP = "step"
-"""What metrics are drawn over."""
+_STEP = "loopwright/step"
+"""What metrics are drawn over: a name that no metric has."""
 _SETTINGS: Mapping[str, Any] = {
     # What it would collect by itself can hold secrets: arguments of the program, what it prints.
     "console": "off",

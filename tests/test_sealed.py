@@ -5,6 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +213,57 @@ def test_a_file_system_without_locks_is_told_of(
         seal = Seal(tmp_path / "test.seal.json", TABLE)
     with pytest.warns(UserWarning, match="may not be counted"):
         assert "evaluation 1." in seal.count("first", {})
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """Be another user than root, for whom every file can be written."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def sealed_by_another() -> Iterator[Path]:
+    """Return the seal of `TABLE` in a folder for all, whose files others cannot write."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "test.seal.json")
+        Seal(path, TABLE).count("first", {})
+        for each in path.parent.iterdir():
+            each.chmod(0o444)
+        path.parent.chmod(0o777)
+        yield path
+        path.parent.chmod(0o777)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+def test_users_of_a_folder_count_on_one_seal(sealed_by_another: Path) -> None:
+    with without_rights():
+        assert "evaluation 2 " in Seal(sealed_by_another, TABLE).count("second", {})
+    assert len(Seal(sealed_by_another, TABLE).evaluations) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_folder_that_cannot_be_written_is_read_and_no_count_is_lost(
+    sealed_by_another: Path, has_lock: bool
+) -> None:
+    folder = sealed_by_another.parent
+    if not has_lock:
+        (folder / ".test.seal.json.lock").unlink()
+    folder.chmod(0o555)
+    with without_rights():
+        seal = Seal(sealed_by_another, TABLE)
+        assert len(seal.evaluations) == 1
+        with pytest.raises(SealedTestSetError, match="cannot be written .*denied.* not recorded"):
+            seal.count("second", {})
+        with pytest.raises(SealedTestSetError, match="other.json cannot be written"):
+            Seal(folder / "other.json", TABLE)
+    assert len(Seal(sealed_by_another, TABLE).evaluations) == 1
 
 
 def test_a_seal_refuses_other_samples_and_is_not_changed(tmp_path: Path) -> None:

@@ -221,25 +221,27 @@ class Seal:
         targets: those of the samples, which are then sealed with them.
 
     Raises:
-        SealedTestSetError: the file is the seal of other samples, or is damaged.
+        SealedTestSetError: the file is the seal of other samples, is damaged, or is to be made and
+            cannot be written.
     """
 
     def __init__(self, path: str | Path, samples: Any, targets: Any = None) -> None:
         self.path = Path(path)
         self._samples = samples
         found = hash_samples(samples, targets)
-        with _locked(self.path):
-            if not self.path.exists():
-                self._record: dict[str, Any] = {
-                    "format": FORMAT,
-                    "sha256": found,
-                    "samples": len(samples),
-                    "sealed": _now(),
-                    "evaluations": [],
-                }
-                self._write()
-                return
-            self._record = self._read()
+        if not self.path.exists():
+            with _locked(self.path):
+                if not self.path.exists():  # no other process was faster
+                    self._record: dict[str, Any] = {
+                        "format": FORMAT,
+                        "sha256": found,
+                        "samples": len(samples),
+                        "sealed": _now(),
+                        "evaluations": [],
+                    }
+                    self._write()
+                    return
+        self._record = self._read()  # needs no lock: a seal is put in place whole
         sealed = self.sha256
         if sealed != found:
             raise SealedTestSetError(
@@ -277,7 +279,11 @@ class Seal:
             )
 
     def count(self, model: str, metrics: Mapping[str, Any]) -> str:
-        """Record an evaluation, and return a line that tells how many there were."""
+        """Record an evaluation, and return a line that tells how many there were.
+
+        Raises:
+            SealedTestSetError: it cannot be recorded.
+        """
         evaluation = {"time": _now(), "model": model, "metrics": {**metrics}}
         with _locked(self.path):
             if self.path.exists():  # others may have counted meanwhile
@@ -309,22 +315,42 @@ class Seal:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait for the lock of a seal and hold it; the system releases it when the process ends."""
-    if sys.platform == "win32":
-        _warn_of_no_lock(path, "on Windows")
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    file = os.open(path.with_name(f".{path.name}.lock"), flags, 0o666)
+    """Hold the lock of a seal to write it; the system releases it when the process ends.
+
+    Raises:
+        SealedTestSetError: the seal cannot be written.
+    """
+    lock = path.with_name(f".{path.name}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if sys.platform == "win32":
+            _warn_of_no_lock(path, "on Windows")
+            yield
+            return
+        file = _open(lock)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            _warn_of_no_lock(path, f"on its file system ({error.strerror})")
-        yield
-    finally:
-        os.close(file)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                _warn_of_no_lock(path, f"on its file system ({error.strerror})")
+            yield
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise SealedTestSetError(
+            f"{path} cannot be written ({error}), so this is not recorded. Let this user write in "
+            f"the folder and read {lock.name}."
+        ) from error
+
+
+def _open(lock: Path) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        if not lock.exists():
+            raise
+        # That of another user can be locked all the same.
+        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _warn_of_no_lock(path: Path, where: str) -> None:

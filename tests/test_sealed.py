@@ -65,6 +65,23 @@ def test_whole_numbers_that_differ_are_no_duplicates(number: Any) -> None:
     assert find_duplicates(first, second).exact == ()
 
 
+def test_a_whole_number_that_a_type_can_hold_has_one_hash_in_it() -> None:
+    """float32 holds each up to 2**24, and float64 each up to 2**53; others they round."""
+    for largest, types in ((2**24, ["int32", "float32", "float64"]), (2**53, ["int64", "float64"])):
+        rows = [np.array([[largest, 1], [-largest, 2]]).astype(each) for each in types]
+        assert len({hash_samples(each) for each in rows}) == 1
+    for number, dtype in ((2**24 + 1, np.float32), (2**53 + 1, np.float64)):
+        assert hash_samples(np.array([[number]])) != hash_samples(np.array([[number]], dtype))
+
+
+def test_a_row_of_large_numbers_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.array([[2**60, 1], [5, 6], [-(2**63), 7]])
+    assert find_duplicates(rows, np.array([[5.0, 6.0]])).exact == ((1, 0),)
+    whole = hash_samples(rows)
+    monkeypatch.setattr("loopwright.sealed._CHUNK_NUMBERS", 3)
+    assert hash_samples(rows) == whole
+
+
 @pytest.mark.parametrize("samples", [IMAGES, TABLE, TEXTS, torch.from_numpy(TABLE)])
 def test_what_is_in_both_is_found(samples: Any) -> None:
     found = find_duplicates(samples[:40], samples[30:])
@@ -273,6 +290,17 @@ def test_a_seal_refuses_other_samples_and_is_not_changed(tmp_path: Path) -> None
     with pytest.raises(SealedTestSetError, match="seals 60 samples .* and these 59 have"):
         Seal(path, TABLE[1:])
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_seal_of_another_format_is_told_as_such_and_kept(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "test.seal.json"
+    Seal(path, TABLE).count("first", {})
+    text = json.dumps(json.loads(path.read_text()) | {"format": number, "sha256": "0" * 64})
+    path.write_text(text)
+    with pytest.raises(SealedTestSetError, match=f"of format {number}, .* 1 evaluations.* anew"):
+        Seal(path, TABLE)
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sha256": 3}', "nonsense"])

@@ -25,7 +25,7 @@ if sys.platform != "win32":
 
 __all__ = ["Duplicates", "Seal", "find_duplicates", "hash_samples"]
 
-FORMAT = 1
+FORMAT = 2  # 1 hashed whole numbers and others in different ways
 NEAR = 0.05
 """Numbers: the largest distance of a near duplicate, relative to how far the sample itself is from
 the mean of its set."""
@@ -36,7 +36,8 @@ containment of documents")."""
 _SKETCH = 64  # numbers that a sample is projected to before distances are compared
 _SLACK = 1.6  # what a distance of projections may exceed the true one by, far beyond chance
 _CHUNK = 4096
-_MOST_WHOLE = 2.0**53  # from there on float64 leaves out whole numbers
+_CHUNK_NUMBERS = 2**20
+_MOST_WHOLE = 2**53  # beyond it float64 leaves out whole numbers
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +67,9 @@ def hash_samples(samples: Any, targets: Any = None) -> str:
     """Return the SHA-256 of samples, whatever their order and the type of their numbers.
 
     Whole numbers are hashed as they are, and others as float32 has them, so that samples have one
-    hash as integers and as floats, in few bytes and in many.
+    hash as integers, float32 and float64. A type that had to round them makes others of them, which
+    are hashed as such: float32 does so to whole numbers from 2**24 (times, large identities),
+    float64 from 2**53, and float16 to most.
 
     Args:
         samples: an array or tensor [samples, ...], or a list of texts or of tensors.
@@ -121,25 +124,33 @@ def _digests(samples: Any) -> list[bytes]:
     """Return a digest of each sample."""
     if isinstance(samples, list):
         rows = [
-            each.encode() if isinstance(each, str) else _bytes(np.asarray(each)) for each in samples
+            each.encode() if isinstance(each, str) else _bytes(np.asarray(each).reshape(1, -1))[0]
+            for each in samples
         ]
     else:
         array = np.asarray(samples)
         if array.dtype.kind == "U":
             return _digests(array.tolist())
-        rows = [_bytes(row) for row in array.reshape(len(array), -1)]
+        array = array.reshape(len(array), -1)
+        size = max(1, _CHUNK_NUMBERS // max(1, array.shape[1]))
+        chunks = (array[begin : begin + size] for begin in range(0, len(array), size))
+        rows = [row for chunk in chunks for row in _bytes(chunk)]
     return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
 
 
-def _bytes(array: NDArray[Any]) -> bytes:
-    """Return the same for equal numbers of any type: whole ones as they are, others as float32."""
-    values = array.reshape(-1).astype(np.float64)
-    if array.dtype.kind in "iu" and (np.abs(values) >= _MOST_WHOLE).any():
-        return array.astype(np.int64).tobytes()
+def _bytes(rows: NDArray[Any]) -> list[bytes]:
+    """Return the same for equal rows [samples, numbers] of any type (see `hash_samples`)."""
+    values = rows.astype(np.float64)
     broken = values != np.rint(values)
     values[broken] = values[broken].astype(np.float32)
     values[np.isnan(values)] = np.nan  # there are many, as there are two zeros
-    return (values + 0.0).tobytes()
+    values += 0.0
+    found = [row.tobytes() for row in values]
+    if rows.dtype.kind in "iu":
+        too_large = ((rows > _MOST_WHOLE) | (rows < -_MOST_WHOLE)).any(axis=1)
+        for index in np.flatnonzero(too_large):
+            found[index] = rows[index].astype(np.int64).tobytes()
+    return found
 
 
 def _as_rows(samples: Any) -> Floats:
@@ -302,12 +313,21 @@ class Seal:
     def _read(self) -> dict[str, Any]:
         try:
             record = dict(json.loads(self.path.read_text(encoding="utf-8")))
-            return record | {
+            record |= {
+                "format": int(record["format"]),
                 "sha256": str(record["sha256"]),
                 "evaluations": [{**each} for each in record["evaluations"]],
             }
         except (ValueError, KeyError, TypeError) as error:
             raise SealedTestSetError(f"{self.path} is no seal, or is damaged: {error!r}.") from None
+        if record["format"] != FORMAT:
+            raise SealedTestSetError(
+                f"{self.path} is a seal of format {record['format']}, whose hash cannot be compared"
+                f" with that of format {FORMAT}, which this version of loopwright makes. Keep it "
+                f"under another name, as the record of {len(record['evaluations'])} evaluations, "
+                "and seal the samples anew."
+            )
+        return record
 
     def _write(self) -> None:
         write_text_aside(self.path, json.dumps(self._record, indent=2) + "\n")

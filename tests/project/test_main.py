@@ -587,6 +587,65 @@ def test_a_folder_of_runs_that_was_moved_is_tested_and_sealed(tmp_path: Path) ->
     assert str(tmp_path) not in record
 
 
+def copied_away(run: Path | None, folder: Path) -> Path:
+    """Copy a run alone to a folder, and return the copy's model."""
+    assert run is not None
+    shutil.copytree(run, folder / run.name)
+    return next((folder / run.name).glob("epoch=*.pt"))
+
+
+OTHER_RATIOS = {"train_ratio": 0.55, "validation_ratio": 0.15, "test_ratio": 0.3}
+
+
+@pytest.mark.parametrize("seals", [True, False])
+def test_a_run_that_was_copied_alone_is_tested_on_its_own_test_set(
+    tmp_path: Path, seals: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though the data are divided otherwise now, which puts training samples into the test set."""
+    settings = {"seal_test_set": seals}
+    main = Main(cfg=config(dataset_config=settings), force_save_path=tmp_path / "runs")
+    main.execute_trainer()
+    expected = main.execute_test()
+    model = copied_away(main.save_path, tmp_path / "kept")
+    later = config(dataset_config={**settings, **OTHER_RATIOS})
+    again = Main(cfg=later, force_save_path=tmp_path / "runs")
+    assert again.execute_test(model) == expected
+    assert again.test_dataset_path == main.test_dataset_path
+    assert ("evaluation 2 " in capsys.readouterr().out) == seals
+
+
+@pytest.mark.parametrize("seals", [True, False])
+def test_a_run_without_its_data_is_refused_until_they_are_there(
+    tmp_path: Path, seals: bool
+) -> None:
+    main = Main(
+        cfg=config(dataset_config={"seal_test_set": seals}), force_save_path=tmp_path / "runs"
+    )
+    main.execute_trainer()
+    expected = main.execute_test()
+    model = copied_away(main.save_path, tmp_path / "kept")
+    later = config(dataset_config={"seal_test_set": seals, **OTHER_RATIOS})
+    again = Main(cfg=later, force_save_path=tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match=r"v1 was made with test-.*unpack dataset\.zip"):
+        again.execute_test(model)
+    with zipfile.ZipFile(model.parent / "dataset.zip") as archive:
+        archive.extractall(model.parent)
+    assert again.execute_test(model) == expected
+    assert again.test_dataset_path == model.parent / "test_dataset.npz"
+
+
+def test_a_run_that_did_not_keep_its_data_is_tested_on_what_is_divided_alike(
+    tmp_path: Path,
+) -> None:
+    settings = {"save_dataset": False}
+    best = Main(cfg=config(dataset_config=settings), force_save_path=tmp_path).execute_trainer()
+    results = Main(cfg=config(dataset_config=settings), force_save_path=tmp_path).execute_test(best)
+    assert results["accuracy"] > 0.4
+    other = Main(cfg=config(dataset_config={**settings, **OTHER_RATIOS}), force_save_path=tmp_path)
+    with pytest.raises(ConfigurationError, match="v1 was made with .*test_dataset.npz"):
+        other.execute_test(best)
+
+
 def test_a_model_is_refused_whose_training_data_changed_since(tmp_path: Path) -> None:
     """What it was trained on can then no longer be compared with the test set."""
     main = sealed(tmp_path)

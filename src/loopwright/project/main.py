@@ -87,7 +87,7 @@ class Main:
         self.dataset_path = dataset_path or self.dataset_config["dataset_path"]
         beside = Path(inspect.getfile(type(self))).parent / RUNS
         root = self.trainer_config.get("default_root_dir")
-        self.runs = Path(force_save_path or root or beside)
+        self.runs = self._divided_in = Path(force_save_path or root or beside)
         self.save_path: Path | None = None
         """The folder of the last run or test."""
         self.results: MetricSet | None = None
@@ -113,6 +113,7 @@ class Main:
                 )
             folder = Path(tempfile.mkdtemp(prefix="dataset-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._divided_in = folder
         preparation = self.preparation_class(
             dataset_path=self.dataset_path,
             save_datasets=self.dataset_config["save_dataset"],
@@ -180,25 +181,31 @@ class Main:
             model_path: the file of the model; the best of the newest run where it is None.
 
         Raises:
-            ConfigurationError: there is no test set, or no model, or the newest run kept none.
+            ConfigurationError: there is no test set, or no model, or the newest run kept none; or
+                the data of the run are not found.
             SealedTestSetError: the model was trained on samples of the sealed test set, or its
                 training data have changed since.
         """
         model_path = self._newest_model() if model_path is None else Path(model_path)
         run = next((path for path in model_path.parents if is_run_folder(path)), None)
-        self.save_path = run or self._new_run()
+        self.save_path = folder = run or self._new_run()
         record = _read_record(self.save_path)
-        runs = self.save_path.parent
-        if self._divides and record.get("test") and (runs / record["test"]).is_file():
-            self.test_dataset_path = runs / record["test"]
+        if self._divides and record.get("test"):
+            self.test_dataset_path = self._find(
+                folder, record["test"], record["sha256"].get("test")
+            )
         test_path = self._require_test()
-        trained_on = {name: runs / each for name, each in record.get("trained_on", {}).items()}
+        trained_on = {
+            name: self._find(folder, each, record["sha256"][name])
+            for name, each in record.get("trained_on", {}).items()
+            if self.dataset_config["seal_test_set"]
+        }
         seal = self._check_seal(*trained_on.values())
         if seal is not None and not trained_on:
             print(
                 f"What {model_path} was trained on is not known: the sealed test set may be part."
             )
-        for name, path in trained_on.items() if seal is not None else ():
+        for name, path in trained_on.items():
             if record["sha256"][name] != _hash_file(path):
                 raise SealedTestSetError(
                     f"{path} has changed since {self.save_path} was trained on it, so it cannot be "
@@ -275,6 +282,22 @@ class Main:
             )
         return Path(self.test_dataset_path)
 
+    def _find(self, run: Path, recorded: str, sha256: str | None) -> Path:
+        """Return a file that a run recorded; where the run was copied away from it, its equal."""
+        file = Path(recorded)
+        if (run.parent / file).is_file():
+            return run.parent / file
+        divided = self._divided_in.joinpath(*file.parts[-2:])
+        for path in (divided, *run.rglob(f"*{file.suffix}")):
+            if path.is_file() and _hash_file(path) == sha256:
+                return path
+        raise ConfigurationError(
+            f"{run} was made with {recorded}, which is neither in {run.parent}, nor in {run}, nor "
+            f"what {self._divided_in} holds under this name. Copy its folder to {run.parent}, with "
+            "the seal in it; or unpack dataset.zip in the folder of the run; or, where nothing is "
+            "sealed, give test_dataset_path."
+        )
+
     def _check_seal(self, *trained_on: str | Path) -> Seal | None:
         """Refuse files of samples that hold some of the sealed test set; None without a seal."""
         if not self.dataset_config["seal_test_set"] or self.test_dataset_path is None:
@@ -335,7 +358,11 @@ class Main:
             "config": mask_secrets(to_plain(self.config)),
             "test": None if test is None else path_below(test, folder.parent),
             "trained_on": {name: path_below(path, folder.parent) for name, path in paths.items()},
-            "sha256": {name: _hash_file(path) for name, path in paths.items()},
+            "sha256": {
+                name: _hash_file(Path(path))
+                for name, path in {**paths, "test": test}.items()
+                if path is not None
+            },
         }
         write_text_aside(folder / RECORD, json.dumps(record, indent=2) + "\n")
 

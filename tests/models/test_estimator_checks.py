@@ -18,6 +18,7 @@ pytest.importorskip("skops.io")
 
 from sklearn.base import is_regressor  # noqa: E402
 from sklearn.cluster import KMeans  # noqa: E402
+from sklearn.decomposition import NMF  # noqa: E402
 from sklearn.ensemble import (  # noqa: E402
     BaggingClassifier,
     ExtraTreesRegressor,
@@ -25,15 +26,18 @@ from sklearn.ensemble import (  # noqa: E402
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
+from sklearn.kernel_approximation import Nystroem  # noqa: E402
 from sklearn.neighbors import KernelDensity, KNeighborsClassifier, KNeighborsRegressor  # noqa: E402
-from sklearn.svm import SVC, SVR, NuSVC  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import OneHotEncoder  # noqa: E402
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVC  # noqa: E402
 from sklearn.tree import DecisionTreeClassifier  # noqa: E402
 
 from loopwright.artifact import read_artifact  # noqa: E402
 from loopwright.datasets.base import Array, classes  # noqa: E402
 from loopwright.errors import ArtifactError  # noqa: E402
 from loopwright.experiment import Experiment  # noqa: E402
-from loopwright.models.estimators import EstimatorModel  # noqa: E402
+from loopwright.models.estimators import EstimatorModel, _dumped  # noqa: E402
 
 DRAW = np.random.default_rng(0)
 INPUTS = torch.from_numpy(DRAW.normal(size=(60, 4)))
@@ -52,11 +56,16 @@ def fitted(estimator: Any) -> EstimatorModel:
     return model
 
 
-def loaded(model: EstimatorModel) -> EstimatorModel:
+def loaded(model: EstimatorModel, *trusted: str) -> EstimatorModel:
+    """Return the model of a file that was not checked when it was written."""
     other = EstimatorModel(type(model.estimator)(), model.labels)
-    other.trusted = ["functools.partial", "sklearn.utils.validation.check_array"]
-    other.load_state_dict(model.state_dict())
+    other.trusted = ["functools.partial", "sklearn.utils.validation.check_array", *trusted]
+    other.load_state_dict({"_extra_state": crafted_state(model)})
     return other
+
+
+def crafted_state(model: EstimatorModel) -> torch.Tensor:
+    return torch.frombuffer(_dumped(model.estimator), dtype=torch.uint8)
 
 
 def tree_with(field: str, value: int) -> Spoil:
@@ -234,6 +243,48 @@ def test_a_type_that_is_not_known_can_be_trusted() -> None:
     assert isinstance(other.estimator.estimators_[0], KMeans)
 
 
+def test_a_type_that_is_trusted_is_checked_all_the_same() -> None:
+    model = fitted(SVC())
+    model.estimator._n_support.fill(FAR)
+    with pytest.raises(ArtifactError, match="support vectors and counts"):
+        loaded(model, "sklearn.svm._classes.SVC")
+
+
+def test_what_could_never_be_loaded_is_refused_when_it_is_saved() -> None:
+    for estimator in (SVC(kernel="precomputed"), SVR(kernel=np.inner)):
+        model = EstimatorModel(estimator, classes(("a", "b", "c")))
+        model.learn(INPUTS @ INPUTS.T, TARGETS)
+        with pytest.raises(ArtifactError, match="its kernel is .*LinearSVC or LinearSVR"):
+            model.state_dict()
+
+
+def test_saving_leaves_a_search_for_neighbors_as_it_is() -> None:
+    model = fitted(KNeighborsClassifier(algorithm="kd_tree"))
+    tree = model.estimator._tree
+    model.state_dict()
+    assert model.estimator._tree is tree
+
+
+def test_another_kernel_can_be_approximated() -> None:
+    model = fitted(make_pipeline(Nystroem("laplacian", n_components=20), LinearSVC()))
+    other = EstimatorModel(make_pipeline(Nystroem(), LinearSVC()), model.labels)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(INPUTS), model(INPUTS))
+
+
+@pytest.mark.parametrize("part", [OneHotEncoder(handle_unknown="ignore"), KMeans(2), NMF(2)])
+def test_the_types_of_the_documentation_have_to_be_named(part: Any) -> None:
+    model = EstimatorModel(make_pipeline(part, LinearSVC()), classes(("a", "b", "c")), seed=0)
+    model.learn(INPUTS.abs().round(), TARGETS)
+    other = EstimatorModel(make_pipeline(part, LinearSVC()), model.labels)
+    name = f"{type(part).__module__}.{type(part).__name__}"
+    with pytest.raises(ArtifactError, match=rf"load\(path, trusted=\['{name}'\]\)"):
+        other.load_state_dict(model.state_dict())
+    other.trusted = [name]
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(INPUTS.abs()), model(INPUTS.abs()))
+
+
 def test_a_crafted_artifact_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the checksums of what was put into it."""
     monkeypatch.chdir(tmp_path)
@@ -241,12 +292,11 @@ def test_a_crafted_artifact_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         dataset={"dataset": "iris"}, model={"model": "decision_tree_classifier"}
     )
     experiment.train()
-    get_state = EstimatorModel.get_extra_state
 
     def crafted(model: EstimatorModel) -> torch.Tensor:
         other = deepcopy(model)
         tree_with("feature", FAR)(other.estimator)
-        return get_state(other)
+        return crafted_state(other)
 
     with monkeypatch.context() as patch:
         patch.setattr(EstimatorModel, "get_extra_state", crafted)

@@ -27,14 +27,16 @@ _KNOWN = re.compile(
 _KERNELS = ("linear", "poly", "rbf", "sigmoid")
 
 
-def check_estimator(estimator: Any, trusted: Collection[str]) -> None:
+def check_estimator(estimator: Any, trusted: Collection[str] | None) -> None:
     """Refuse an estimator that could read past the ends of its arrays when it predicts.
 
-    Searches for neighbors are built anew from their samples.
+    Searches for neighbors are built anew from their samples when it was loaded.
 
     Args:
-        estimator: as it was loaded.
-        trusted: full names of types that are not looked at.
+        estimator: as it was loaded, or will be saved.
+        trusted: full names of further types that may be in it, whose arrays are checked all the
+            same where they can be; None for any, before it is saved: what is refused then could
+            never be loaded.
 
     Raises:
         ArtifactError: it could, or a part of it is of a type that is not known not to.
@@ -70,11 +72,11 @@ def _parts_of(part: Any, seen: set[int]) -> Iterator[Any]:
     yield part
 
 
-def _check(part: Any, trusted: Collection[str]) -> None:
+def _check(part: Any, trusted: Collection[str] | None) -> None:
     kind = type(part)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if name.startswith("sklearn."):
-        if not (_KNOWN.match(name) or name in trusted):
+        if not (trusted is None or _KNOWN.match(name) or name in trusted):
             raise ArtifactError(
                 f"it holds a {name}, which is not known to keep within its arrays. If you trust "
                 f"the file, say so: load(path, trusted=[{name!r}])."
@@ -86,7 +88,9 @@ def _check(part: Any, trusted: Collection[str]) -> None:
             )
     for base in kind.__mro__:
         made_by_fit, check = _CHECKS.get(f"{base.__module__}.{base.__qualname__}", ("", None))
-        if check is not None and hasattr(part, made_by_fit):
+        if check is None or not hasattr(part, made_by_fit):
+            continue
+        if check is not _build_anew or trusted is not None:
             check(part)
 
 
@@ -187,7 +191,8 @@ def _check_support_vectors(machine: Any) -> None:
     _require(
         machine.kernel in _KERNELS and not machine._sparse,
         f"its kernel is {machine.kernel!r:.40}; expected one of {', '.join(_KERNELS)}, fitted on "
-        "dense samples",
+        "dense samples. For other kernels put sklearn.kernel_approximation.Nystroem before a "
+        "LinearSVC or LinearSVR",
     )
     width = machine.__dict__["n_features_in_"]
     _require(

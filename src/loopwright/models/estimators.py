@@ -144,7 +144,12 @@ class EstimatorModel(nn.Module):
         return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
 
     def get_extra_state(self) -> Tensor:
-        """Return the fitted estimator as skops writes it, uint8; alike for estimators alike."""
+        """Return the fitted estimator as skops writes it, uint8; alike for estimators alike.
+
+        Raises:
+            ArtifactError: it could not be loaded, whatever types were trusted.
+        """
+        check_estimator(self.estimator, None)
         return torch.frombuffer(_dumped(self.estimator), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:

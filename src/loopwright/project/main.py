@@ -1,14 +1,11 @@
 """The entry of a project: it trains, tests, and evaluates the model that is in use today."""
 
-import hashlib
 import inspect
-import json
 import logging
 import shutil
 import sys
 import tempfile
 import weakref
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,16 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from loopwright.checkpoint import write_aside, write_text_aside
 from loopwright.errors import ConfigurationError, RunInterrupted, SealedTestSetError
-from loopwright.plain_values import mask_secrets, to_plain
 from loopwright.project.data import Data, read_samples
 from loopwright.project.metrics import RESAMPLED, MetricSet
 from loopwright.project.module import Model
-from loopwright.project.preparation import PARTS, DatasetPreparation
+from loopwright.project.preparation import DatasetPreparation
+from loopwright.project.records import find_data, hash_file, read_record, write_record
 from loopwright.project.settings import complete_config
 from loopwright.project.testing import Test
-from loopwright.project.training import Train, path_below
+from loopwright.project.training import Train
 from loopwright.run_folder import read_run
 from loopwright.run_record import is_run_folder
 from loopwright.sealed import Seal
@@ -34,8 +30,6 @@ from loopwright.seed import preserved_random_states, set_seed
 _logger = logging.getLogger(__name__)
 
 RUNS = "training_output"
-RECORD = "project.json"
-"""The file in a run's folder that names its models and its data."""
 
 EXIT_FAILED = 1
 EXIT_RESUMABLE = 75
@@ -167,7 +161,13 @@ class Main:
             train.resume = "latest" if unfinished is not None else None
             train.execute()
             models = train.save_models()
-        self._write_record(self.save_path, models)
+        data_files = {
+            "training": self.training_path,
+            "validation": self.validation_path,
+            "test": self.test_dataset_path,
+        }
+        keeps_data = self.dataset_config["save_dataset"]
+        write_record(self.save_path, models, self.config, data_files, keeps_data=keeps_data)
         best = models.get("best", models.get("last"))
         return None if best is None else self.save_path / best
 
@@ -189,15 +189,13 @@ class Main:
         model_path = self._newest_model() if model_path is None else Path(model_path)
         run = next((path for path in model_path.parents if is_run_folder(path)), None)
         self.save_path = folder = run or self._new_run()
-        record = _read_record(self.save_path)
+        record = read_record(self.save_path)
         if self._divides and record.get("test"):
-            self.test_dataset_path = self._find(
-                folder, record["test"], record["sha256"].get("test")
-            )
+            self.test_dataset_path = find_data(folder, "test", self._divided_in)
         test_path = self._require_test()
         trained_on = {
-            name: self._find(folder, each, record["sha256"][name])
-            for name, each in record.get("trained_on", {}).items()
+            name: find_data(folder, name, self._divided_in)
+            for name in record.get("trained_on", {})
             if self.dataset_config["seal_test_set"]
         }
         seal = self._check_seal(*trained_on.values())
@@ -206,7 +204,7 @@ class Main:
                 f"What {model_path} was trained on is not known: the sealed test set may be part."
             )
         for name, path in trained_on.items():
-            if record["sha256"][name] != _hash_file(path):
+            if record["sha256"][name] != hash_file(path):
                 raise SealedTestSetError(
                     f"{path} has changed since {self.save_path} was trained on it, so it cannot be "
                     "told whether that was trained on the sealed test set. Put the file back as it "
@@ -282,22 +280,6 @@ class Main:
             )
         return Path(self.test_dataset_path)
 
-    def _find(self, run: Path, recorded: str, sha256: str | None) -> Path:
-        """Return a file that a run recorded; where the run was copied away from it, its equal."""
-        file = Path(recorded)
-        if (run.parent / file).is_file():
-            return run.parent / file
-        divided = self._divided_in.joinpath(*file.parts[-2:])
-        for path in (divided, *run.rglob(f"*{file.suffix}")):
-            if path.is_file() and _hash_file(path) == sha256:
-                return path
-        raise ConfigurationError(
-            f"{run} was made with {recorded}, which is neither in {run.parent}, nor in {run}, nor "
-            f"what {self._divided_in} holds under this name. Copy its folder to {run.parent}, with "
-            "the seal in it; or unpack dataset.zip in the folder of the run; or, where nothing is "
-            "sealed, give test_dataset_path."
-        )
-
     def _check_seal(self, *trained_on: str | Path) -> Seal | None:
         """Refuse files of samples that hold some of the sealed test set; None without a seal."""
         if not self.dataset_config["seal_test_set"] or self.test_dataset_path is None:
@@ -334,7 +316,7 @@ class Main:
     def _newest_model(self) -> Path:
         for number in reversed(self._numbers()):
             path = self.runs / f"v{number}"
-            record = _read_record(path)
+            record = read_record(path)
             models = record.get("models", {})
             if found := models.get("best", models.get("last")):
                 return path / str(found)
@@ -344,27 +326,6 @@ class Main:
                     "run; to keep models set enable_checkpointing or save_last_model."
                 )
         raise ConfigurationError(f"{self.runs} holds no model. Train first, or give model_path.")
-
-    def _write_record(self, folder: Path, models: dict[str, str]) -> None:
-        """Note which models the run left and which data it had, and keep a copy of those."""
-        trained_on = {"training": self.training_path, "validation": self.validation_path}
-        paths = {name: Path(str(path)).resolve() for name, path in trained_on.items()}
-        test = self.test_dataset_path
-        if self.dataset_config["save_dataset"]:
-            parts = dict(zip(PARTS.values(), (*paths.values(), test), strict=True))
-            write_aside(folder / "dataset.zip", lambda aside: _zip(aside, parts))
-        record = {
-            "models": models,
-            "config": mask_secrets(to_plain(self.config)),
-            "test": None if test is None else path_below(test, folder.parent),
-            "trained_on": {name: path_below(path, folder.parent) for name, path in paths.items()},
-            "sha256": {
-                name: _hash_file(Path(path))
-                for name, path in {**paths, "test": test}.items()
-                if path is not None
-            },
-        }
-        write_text_aside(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
 def rows_of(tested: Main, evaluated: Main) -> dict[str, Any]:
@@ -410,19 +371,3 @@ def run(main: Callable[[], int]) -> None:
         _logger.exception("The run failed")
         code = EXIT_FAILED
     sys.exit(code)
-
-
-def _hash_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def _zip(path: Path, parts: Mapping[str, str | Path | None]) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for part, file in parts.items():
-            if file is not None:
-                archive.write(file, f"{part}_dataset{Path(file).suffix}")

@@ -9,7 +9,11 @@ import lightning
 import pytest
 import torch
 from lightning import LightningDataModule
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+)
 from tiny import same
 from torch import nn
 from torch.optim import SGD, lr_scheduler
@@ -109,7 +113,8 @@ def run(
     torch.manual_seed(5)
     module, data = Interrupted(at_step, in_validation), Data()
     early = EarlyStopping("val_loss", patience=2)
-    trainer = trainer_of("loopwright", callbacks=[early], run_dir=folder, max_epochs=4, **options)
+    options["callbacks"] = [early, *options.get("callbacks", ())]
+    trainer = trainer_of("loopwright", run_dir=folder, max_epochs=4, **options)
     resume = None if folder is None or not folder.exists() else "latest"
     trainer.fit(module, datamodule=data, resume=resume)
     history = trainer.run_history
@@ -119,6 +124,7 @@ def run(
 
 
 ACCUMULATING = {"accumulate_grad_batches": 2, "val_check_interval": 3}
+SCHEDULED = {"callbacks": [GradientAccumulationScheduler({1: 2})]}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +134,7 @@ ACCUMULATING = {"accumulate_grad_batches": 2, "val_check_interval": 3}
         *((at_step, True, {}) for at_step in (6, 12)),
         *((at_step, False, ACCUMULATING) for at_step in (1, 2, 3)),
         *((at_step, True, ACCUMULATING) for at_step in (1, 3)),
+        (7, False, SCHEDULED),
     ],
 )
 def test_a_run_that_was_stopped_ends_with_the_same_bits(

@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from tiny import same, tiny_data
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -85,6 +86,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulation": {"accumulate_grad_batches": 2},
     "accumulation with a rest": {"accumulate_grad_batches": 4},
+    "accumulation from an epoch on": {"callbacks": [GradientAccumulationScheduler({1: 2})]},
+    "more accumulation": {"callbacks": [GradientAccumulationScheduler({0: 2, 2: 4})]},
     "norm": {"gradient_clip_val": 0.05},
     "value": {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
     "steps": {"max_epochs": -1, "max_steps": 8},

@@ -166,11 +166,6 @@ class Engine(Trainer):
     def _reached_max_steps(self) -> bool:
         return False  # Lightning counts the steps of each optimizer; its loop is asked for it
 
-    def _begin_train_epoch(self) -> None:
-        super()._begin_train_epoch()
-        # A callback may change it between epochs.
-        self._accumulation = Accumulation(self.owner.accumulate_grad_batches, None)
-
     def train_epoch_start(self) -> None:
         """Ask for new data where that is due, and tell that an epoch starts."""
         self.hooks.forget()
@@ -179,6 +174,8 @@ class Engine(Trainer):
             self._epoch_loop.reset()
             self.progress.micro_batch = self._epoch_loop.batch_progress.current.ready
         self.goes_on_inside_epoch = False
+        # A hook at the start of the epoch may have changed it.
+        self._accumulation = Accumulation(self.owner.accumulate_grad_batches, None)
         self._train_dataloader = self._fit_loop.batches
         self._has_transfer_hooks = self._overrides_transfer()
         step = self.model.training_step

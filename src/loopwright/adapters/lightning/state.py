@@ -43,6 +43,7 @@ class LightningState(TrainerCallback):
             "is_inside_epoch": engine.progress.phase == "train",
             "validation_is_due": engine.validation_is_due,
             "should_stop": owner.should_stop,
+            "accumulate_grad_batches": owner.accumulate_grad_batches,
             "results": [*_results(owner.fit_loop.epoch_loop._results)],
             "metrics": {name: _metric_state(each) for name, each in _metrics(engine.model)},
             "logged": {name: dict(getattr(connector, name)) for name in _LOGGED},
@@ -67,6 +68,7 @@ class LightningState(TrainerCallback):
         engine.goes_on_inside_epoch = state["is_inside_epoch"]
         engine.validation_is_due = state["validation_is_due"]
         owner.should_stop = state["should_stop"]
+        owner.accumulate_grad_batches = state["accumulate_grad_batches"]
         metrics = dict(_metrics(engine.model))
         for name, values in state["metrics"].items():
             restore_metric(metrics[name], values)

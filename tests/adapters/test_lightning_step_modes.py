@@ -246,6 +246,34 @@ def test_each_cause_of_staying_eager(name: str) -> None:
         fitted("loopwright", kind, step_mode="capture")
 
 
+BETWEEN_STEPS: dict[str, dict[str, Any]] = {
+    "on_train_batch_start": {},
+    "on_train_batch_end": {},
+    "on_before_batch_transfer": {},
+    "on_after_batch_transfer": {},
+    "lr_scheduler_step": {},
+    "on_validation_end": {"val_check_interval": 2},
+    "on_save_checkpoint": {"checkpoint": CheckpointPolicy(every_steps=4)},
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN_STEPS)
+def test_hooks_between_steps_may_freeze_layers(name: str, tmp_path: Path) -> None:
+    def hook(self: Any, *given: Any, **options: Any) -> Any:
+        if self.global_step == 4:
+            self.net[3].requires_grad_(False)
+        return getattr(super(kind, self), name)(*given, **options)
+
+    kind = type("Freezing", (Network,), {name: hook})
+    options = BETWEEN_STEPS[name] | {"max_epochs": 1}
+    captured, eager = (
+        fitted("loopwright", kind, step_mode=mode, run_dir=tmp_path / mode, **options)
+        for mode in ("capture", "eager")
+    )
+    assert not eager[1].net[3].weight.requires_grad
+    assert_same_training(captured, eager)
+
+
 def test_precisions_that_plugins_apply_and_a_compiled_module_stay_eager() -> None:
     trainer, _ = fitted("loopwright", Network, step_mode="auto", precision="bf16-true")
     assert "precision 'bf16-true' is a plugin's" in trainer.step_report.reason

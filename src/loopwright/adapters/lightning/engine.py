@@ -53,6 +53,13 @@ _INSIDE_A_STEP = (
     "configure_gradient_clipping",
     "optimizer_step",
 )
+_BETWEEN_STEPS = (
+    "on_train_batch_start",
+    "lr_scheduler_step",
+    "on_train_batch_end",
+    "on_save_checkpoint",
+)
+"""Hooks that may change the model between two steps, beside transfers and validations."""
 _TRANSFER_HOOKS = (
     "on_before_batch_transfer",
     "transfer_batch_to_device",
@@ -448,8 +455,7 @@ class Engine(Trainer):
 
     @property
     def _has_other_listeners(self) -> bool:
-        names = ("on_train_batch_start", "on_train_batch_end")
-        return any(map(self.hooks.is_used_by_others, names))
+        return self._has_transfer_hooks or any(map(self.hooks.is_used_by_others, _BETWEEN_STEPS))
 
     @contextmanager
     def _compiled(self) -> Iterator[None]:
@@ -520,6 +526,8 @@ class Engine(Trainer):
                 call_event("on_eval_step_end", self, batch=batch, batch_output=output)
             logged: list[dict[str, Any]] = loop.on_run_end()
             call_event("on_eval_epoch_end", self, is_intermediate=False)
+        if self._is_running:  # inside an epoch, where it may have changed the model
+            self._stepping.begin_epoch()
         return logged
 
     @property

@@ -1,5 +1,6 @@
 """The steps of a `LightningModule` as programs: the same training, or a reason why not."""
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -171,6 +172,45 @@ def step(change: Callable[[Any, Any, int], Any]) -> Any:
     return Changed
 
 
+class Prefixed(Network):
+    """Logs under other names, and a second time."""
+
+    def log(self, name: str, value: Any, **options: Any) -> None:
+        super().log(f"train/{name}", value, **options)
+        super().log("last", 100 * value.mean())
+
+
+class Delegating(Network):
+    """Has a `log` of its own, which is no method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.child = lightning.LightningModule()
+        self.child.log = lambda name, value: self.log(f"child/{name}", value)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        output = super().training_step(batch, batch_idx)
+        self.child.log("loss", output["loss"])
+        return output
+
+
+LOGGING: dict[str, Any] = {
+    "a parameter": step(
+        lambda self, loss, index: self.log("bias", self.net[3].bias[0], on_epoch=True)
+    ),
+    "an overridden log": Prefixed,
+    "a log of an instance": Delegating,
+}
+
+
+@pytest.mark.parametrize("name", LOGGING)
+def test_a_captured_step_logs_as_an_eager_one(name: str) -> None:
+    eager = fitted("loopwright", LOGGING[name])
+    captured = fitted("loopwright", LOGGING[name], step_mode="capture")
+    assert_same_training(captured, eager)
+    assert set(vars(captured[1])) == set(vars(eager[1]))
+
+
 def with_hook(name: str) -> Any:
     """Return a kind of module with a hook that does what Lightning's does."""
 
@@ -197,8 +237,35 @@ class ByHand(Network):
         return loss
 
 
+def caught(self: Any, loss: Any, batch_idx: int) -> None:
+    """Go on without what cannot be had."""
+    with contextlib.suppress(Exception):
+        batch_idx % 2
+
+
+class WithoutLoss(Network):
+    """Skips each update."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "batch_idx": (step(lambda self, loss, index: index % 2 == 0 and None), "reads batch_idx"),
+    "the kind of batch_idx": (
+        step(lambda self, loss, index: isinstance(index, int)),
+        "reads batch_idx",
+    ),
+    "batch_idx, caught": (step(caught), "reads batch_idx"),
+    "should_stop": (
+        step(lambda self, loss, index: setattr(self.trainer, "should_stop", True)),
+        "sets should_stop of its trainer",
+    ),
+    "a tensor as batch_size": (
+        step(lambda self, loss, index: self.log("x", loss, batch_size=loss.new_tensor(4.0))),
+        "the step logs 'x' with a tensor as an option",
+    ),
+    "no loss": (WithoutLoss, "training_step returned no loss for this batch"),
     "global_step": (step(lambda self, loss, index: self.global_step), "reads global_step"),
     "current_epoch": (step(lambda self, loss, index: self.current_epoch), "reads current_epoch"),
     "logger": (step(lambda self, loss, index: self.logger), "reads logger of its trainer"),
@@ -274,6 +341,13 @@ def test_hooks_between_steps_may_freeze_layers(name: str, tmp_path: Path) -> Non
     assert_same_training(captured, eager)
 
 
+def test_a_module_that_is_compiled_already_is_not_compiled_anew() -> None:
+    trainer, module = trainer_of("loopwright", step_mode="compile"), Network()
+    with pytest.raises(NotSupportedError, match=r"compiled already\. Give it as it was before"):
+        trainer.fit(torch.compile(module, backend="eager"), loader(), loader())
+    assert module._compiler_ctx is not None
+
+
 def test_precisions_that_plugins_apply_and_a_compiled_module_stay_eager() -> None:
     trainer, _ = fitted("loopwright", Network, step_mode="auto", precision="bf16-true")
     assert "precision 'bf16-true' is a plugin's" in trainer.step_report.reason
@@ -323,15 +397,42 @@ def test_a_captured_run_that_is_stopped_ends_with_the_same_bits(mode: str, tmp_p
     assert metrics_of(trainer) == metrics_of(whole[0])
 
 
+class Inner(lightning.LightningModule):
+    """Is a part of another module, with a tensor that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.layer = nn.Parameter(torch.ones(())), nn.Linear(3, 3)
+        self.plain = torch.tensor([0.05, 0.1, 0.2])
+
+    def forward(self, inputs: Any) -> Any:
+        return inputs + self.layer(inputs) * self.plain * self.scale
+
+
+class Nested(Network):
+    """Holds modules of Lightning's, and logs a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(Inner(), *self.net)
+        self.plain = torch.full((3,), 0.5)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.log("scale", self.net[0].scale, on_step=True, on_epoch=True)
+        return super().training_step((batch[0] + self.plain, batch[1]), batch_idx)
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("mode", ["capture", "compile"])
 def test_compiled_steps_train_as_eager_ones(mode: str) -> None:
-    """With the compiler of the machine; the module is left as it was."""
-    eager = fitted("loopwright", Network)
-    compiled = fitted("loopwright", Network, step_mode=mode)
+    """With the compiler of the machine; the modules are left as they were."""
+    eager = fitted("loopwright", Nested)
+    compiled = fitted("loopwright", Nested, step_mode=mode)
     assert compiled[0].step_report.choice == mode
     assert_same_training(compiled, eager)
-    assert set(vars(compiled[1])) == set(vars(eager[1]))
+    for mine, theirs in zip(compiled[1].modules(), eager[1].modules(), strict=True):
+        assert set(vars(mine)) == set(vars(theirs))
     assert compiled[1]._compiler_ctx is None
 
 

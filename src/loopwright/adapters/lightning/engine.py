@@ -12,26 +12,22 @@ import torch
 from loopwright.accumulation import Accumulation
 from loopwright.adapters.lightning.hooks import Hooks, has_own
 from loopwright.adapters.lightning.loops import EvaluationLoop, FitLoop, PredictionLoop
-from loopwright.adapters.lightning.results import LoggedAgain
+from loopwright.adapters.lightning.programs import compiled, obstacles, recorded
 from loopwright.adapters.lightning.state import LightningState
-from loopwright.adapters.lightning.unreadable import Unreadable, UnreadableTrainer
+from loopwright.adapters.lightning.unreadable import Unreadable
 from loopwright.adapters.lightning.upstream import (
     ClosureResult,
-    LightningModule,
     ManualResult,
     MixedPrecision,
     MockOptimizer,
     Precision,
-    from_compiled,
     is_param_in_hook_signature,
-    to_uncompiled,
 )
 from loopwright.batches import num_samples_in
 from loopwright.device import move_to_device
 from loopwright.ends import StopRequested
 from loopwright.execution.eager import EagerStepping
 from loopwright.execution.obstacles import NotCapturableError
-from loopwright.execution.torch_internals import COMPILE_OPTIONS
 from loopwright.feed import Feed
 from loopwright.history import LossTracker
 from loopwright.out_of_memory import explaining_out_of_memory
@@ -43,16 +39,6 @@ _NO_LIMIT = 10**9
 _UNKNOWN = float("inf")
 _AUTOMATIC = "0"
 """The name of the optimizer of automatic optimization."""
-_INSIDE_A_STEP = (
-    "on_before_zero_grad",
-    "optimizer_zero_grad",
-    "on_before_backward",
-    "backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "configure_gradient_clipping",
-    "optimizer_step",
-)
 _BETWEEN_STEPS = (
     "on_train_batch_start",
     "lr_scheduler_step",
@@ -348,6 +334,8 @@ class Engine(Trainer):
             parsed = ClosureResult.from_training_step_output(output, size)
             loss = parsed.closure_loss
             self._batch_output = {} if loss is None else parsed.asdict()
+        if loss is None and self._stand_in is not None:
+            raise NotCapturableError("training_step returned no loss for this batch")
         self._report(batch, output["loss"] if isinstance(output, Mapping) else output)
         if self._epoch_loop.automatic_optimization._skip_backward:
             return loss
@@ -442,67 +430,19 @@ class Engine(Trainer):
         return super()._make_stepping(base or Engine)
 
     def _step_obstacles(self) -> Iterator[str]:
-        if not self.model.automatic_optimization:
-            yield "manual optimization runs backward and optimizers where it likes"
-        if not self.optimizer:
-            yield "there is no optimizer"
-        if not self._is_plain:
-            yield f"precision {self.owner.precision!r} is a plugin's, and has to run inside a step"
-        if self.model._compiler_ctx is not None:
-            yield "the module is compiled already; give the module itself"
-        for name in filter(self.hooks.is_used, _INSIDE_A_STEP):
-            yield f"the hook {name} has to run in the middle of a step"
+        return obstacles(self)
 
     @property
     def _has_other_listeners(self) -> bool:
         return self._has_transfer_hooks or any(map(self.hooks.is_used_by_others, _BETWEEN_STEPS))
 
-    @contextmanager
-    def _compiled(self) -> Iterator[None]:
-        """Let the module's steps run compiled, as Lightning compiles them."""
-        attributes = set(vars(self.model))
-        from_compiled(torch.compile(self.model, options=COMPILE_OPTIONS))
-        modules = self._lightning_modules()
-        for each in modules:  # compiled, the checks in `log` fail
-            vars(each)["log"] = torch.compiler.disable(each.log)
-        try:
-            yield
-        finally:
-            for each in modules:
-                del vars(each)["log"]
-            to_uncompiled(self.model)
-            for name in vars(self.model).keys() - attributes:
-                del vars(self.model)[name]
+    def _compiled(self) -> AbstractContextManager[None]:
+        return compiled(self.model)
 
-    @contextmanager
-    def _recording(self) -> Iterator[None]:
-        """Let what the module logs, and the books of Lightning, be done after a program too."""
-        modules = self._lightning_modules()
+    def _recording(self) -> AbstractContextManager[None]:
         report = vars(self)["_report_train_step"]
-        counting = partial(_report_counted, report)
-        kept = [vars(each)["_trainer"] for each in modules]
-        vars(self).update(_report_train_step=counting, _stand_in=Unreadable("batch_idx"))
-        for module in modules:
-            vars(module).update(_trainer=UnreadableTrainer(), log=partial(self._log_later, module))
-        try:
-            yield
-        finally:
-            for module, trainer in zip(modules, kept, strict=True):
-                vars(module)["_trainer"] = trainer
-                del vars(module)["log"]
-            self._stand_in = None
-
-    def _lightning_modules(self) -> list[Any]:
-        return [each for each in self.model.modules() if isinstance(each, LightningModule)]
-
-    def _log_later(self, module: Any, name: str, value: Any, *given: Any, **options: Any) -> None:
-        if not isinstance(value, torch.Tensor) or options.get("enable_graph"):
-            raise NotCapturableError(
-                f"the step logs {name!r}, of which a program would not see the next value; log it "
-                "in on_train_batch_end, or as a tensor"
-            )
-        again = LoggedAgain(module, self.hooks, name, *given, **options)
-        self._note(again, value.detach().squeeze())
+        vars(self)["_report_train_step"] = partial(_report_counted, report)
+        return recorded(self)
 
     # -------------------------------------------------------------- evaluation, prediction
 

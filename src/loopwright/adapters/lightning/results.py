@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from loopwright.adapters.lightning.hooks import Hooks
-from loopwright.adapters.lightning.upstream import ResultCollectionBase, ResultMetric
+from loopwright.adapters.lightning.upstream import (
+    LightningModule,
+    ResultCollectionBase,
+    ResultMetric,
+)
 
 
 class Results(ResultCollectionBase):
@@ -45,7 +49,9 @@ class Results(ResultCollectionBase):
 
 
 class LoggedAgain:
-    """Logs a value of `training_step` after each program of it; the first with Lightning's checks.
+    """Logs a value of `training_step` after each program of it, as the module does.
+
+    By Lightning's `log` that is checked the first time.
 
     Args:
         module: The module that logged it.
@@ -67,7 +73,8 @@ class LoggedAgain:
         if not self._checked:
             log = self._module.log
             self._hooks.under(_STEP, log, self._name, value, *self._given, **self._options)
-            self._checked = results.last_options
+            if getattr(log, "__func__", None) is LightningModule.log:
+                self._checked = results.last_options
             return
         if connector.should_reset_tensors(_STEP):
             results.reset(metrics=False, fx=_STEP)

@@ -74,7 +74,8 @@ class GanTrainer(Trainer):
     def is_bounded(self) -> bool:
         """Whether the slope of each discriminator is bounded, as a Wasserstein loss needs.
 
-        That is so where each layer with a `weight` has spectral normalization.
+        That is so where each layer with a `weight` has spectral normalization; a batch norm has a
+        weight, and a slope without a bound.
         """
         parts = self.model.named_children()
         judges = [part for name, part in parts if "discriminator" in name]

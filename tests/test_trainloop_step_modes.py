@@ -402,7 +402,7 @@ def test_how_many_steps_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def steps_left(trainer: Any) -> int:
         found.append(trainer.progress.total_steps)
-        raise auto.TooFewStepsError("noted")
+        raise auto.NotCapturableError("noted")
 
     monkeypatch.setattr(auto, "_steps_left", steps_left)
     loop = make_loop(step_mode="auto")

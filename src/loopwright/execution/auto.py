@@ -47,8 +47,8 @@ _SECONDS_PER_CALL = 2.8e-6
 _CALLS_PER_OPERATION = 2.0  # of a tiny operation: Python, autograd and dispatch around each
 
 
-class TooFewStepsError(NotCapturableError):
-    """Tells that a longer run may decide otherwise."""
+class NoGainError(NotCapturableError):
+    """Tells that a program was made, and is not faster."""
 
 
 def choose(trainer: Trainer, batch: Any, base: type) -> tuple[StepReport, Built | None]:
@@ -64,15 +64,19 @@ def choose(trainer: Trainer, batch: Any, base: type) -> tuple[StepReport, Built 
         return _weigh(trainer, batch, _steps_left(trainer))
     except NotCapturableError as error:
         return StepReport(asked="auto", choice="eager", reason=str(error)), None
+    except Exception as error:  # which the step that follows raises again, if it is its own
+        first = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = f"an exception while it was tried: {first}"
+        return StepReport(asked="auto", choice="eager", reason=reason), None
 
 
 def _steps_left(trainer: Trainer) -> int:
     total = trainer.progress.total_steps
     if total is None:
-        raise TooFewStepsError("how many steps are left is not known")
+        raise NotCapturableError("how many steps are left is not known")
     left = total - trainer.progress.step
     if left < FEWEST_STEPS:
-        raise TooFewStepsError(
+        raise NotCapturableError(
             f"too few steps are left ({left}; from {FEWEST_STEPS} on it is tried)"
         )
     return left
@@ -90,9 +94,7 @@ def _weigh(trainer: Trainer, batch: Any, left: int) -> tuple[StepReport, Built |
     else:
         try:
             built, eager, program = _try(trainer, batch, left)
-        except TooFewStepsError:
-            raise
-        except NotCapturableError as error:
+        except NoGainError as error:  # whatever else it is, it may be mended, and is found early
             write_decision(key, {"refused": str(error)})
             raise
         write_decision(key, {"eager_seconds": eager, "program_seconds": program})
@@ -122,12 +124,13 @@ def _try(trainer: Trainer, batch: Any, left: int) -> tuple[Built, float, float]:
         _require_worth(left * _MOST_SAVED * eager / MARGIN, cost, left)  # before what takes longer
         saved, cost = _expect(trainer, batch, eager, call)
         _require_worth(left * saved / MARGIN, cost, left)
+        before.restore()
         built = rehearse(trainer, batch, Rates(trainer))
         eager, program = _measure(trainer, batch, built)
     finally:
         before.restore()
     if eager / program < LEAST_GAIN:
-        raise NotCapturableError(
+        raise NoGainError(
             f"no gain: a step takes {1e6 * program:,.0f} µs captured and {1e6 * eager:,.0f} µs "
             "in eager mode"
         )
@@ -136,7 +139,7 @@ def _try(trainer: Trainer, batch: Any, left: int) -> tuple[Built, float, float]:
 
 def _require_worth(saved: float, cost: float, left: int) -> None:
     if saved <= cost:
-        raise TooFewStepsError(
+        raise NotCapturableError(
             f"too few steps are left ({left:,}) to save more than the {cost:.0f} s of compiling"
         )
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loopwright.execution.checking import check_forward, check_program
+from loopwright.execution.constants import Constants, names_used
 from loopwright.execution.cuda_graph import GraphedCall
 from loopwright.execution.obstacles import NotCapturableError
 from loopwright.execution.program import Call, DirectCall, StepProgram
+from loopwright.execution.python_state import PythonState
 from loopwright.execution.slots import keeps_outputs, settings_of_step
 from loopwright.execution.snapshot import Snapshot, run_recorded
 from loopwright.execution.stored import cache_folder
@@ -38,6 +40,10 @@ class Built:
     """What the programs hold as constants."""
     programs: dict[Role, StepProgram] = field(default_factory=dict)
     reference: str = "float64"
+    constants: Constants | None = None
+    """What they hold as constants besides, where that was looked at."""
+    starts_up: bool = False
+    """Whether the first step did something in Python that later ones do not."""
 
 
 def trace(trainer: Trainer, batch: Any, rates: Rates) -> StepGraph:
@@ -82,8 +88,8 @@ def compile_step(trainer: Trainer, batch: Any, step: StepGraph) -> Call:
     """Return the compiled form of a graph, inside a CUDA graph where the device is CUDA."""
     if any(each.device.type != trainer.device.type for each in step.fixed()):
         raise NotCapturableError(
-            "the optimizer keeps numbers on the CPU, which a program on a device cannot change; "
-            "make it with fused=True or capturable=True"
+            "there is a tensor on the CPU, which a program on a device cannot read or change; an "
+            "optimizer keeps none there with fused=True or capturable=True"
         )
     with preserved_random_states():
         draws = [draw.make() for draw in step.draws]
@@ -131,11 +137,15 @@ def rehearse(trainer: Trainer, batch: Any, rates: Rates) -> Built:
     Raises:
         NotCapturableError: There is none, or it does not agree with eager.
     """
-    before = Snapshot(trainer)
-    built = Built(rates, settings_of_step(trainer))
+    before, python, names = Snapshot(trainer), PythonState(trainer), set[str]()
+    constants = Constants(trainer)
+    built = Built(rates, settings_of_step(trainer), constants=constants)
     try:
-        for _ in positions(trainer):
-            run_recorded(trainer, batch)
+        with names_used(names):
+            for _ in positions(trainer):
+                run_recorded(trainer, batch)
+        constants.keep(names)
+        built.starts_up = python.changed() is not None
         for role in positions(trainer):
             if role not in built.programs:
                 one = build(trainer, batch, rates)

@@ -118,6 +118,43 @@ def _is_index_by_numbers(node: Any) -> bool:
     return all(each.meta["val"].dtype not in masks for each in indices)
 
 
+def lift_constants(graph: Any, index: int) -> list[torch.Tensor]:
+    """Make inputs of the tensors that a graph holds itself, so that it reads what is in them.
+
+    Args:
+        graph: The graph module, changed in place.
+        index: The number of inputs that come before.
+
+    Raises:
+        NotCapturableError: The graph changes one of them.
+    """
+    nodes = list(graph.graph.nodes)
+    anchor = nodes[index]  # inputs come first
+    lifted: dict[str, Any] = {}
+    constants: list[torch.Tensor] = []
+    for node in [each for each in nodes if each.op == "get_attr"]:
+        tensor = getattr(graph, node.target)
+        if not isinstance(tensor, torch.Tensor) or all(map(_copies, node.users)):
+            continue  # a number written down in the step
+        if node.target not in lifted:
+            with graph.graph.inserting_before(anchor):
+                lifted[node.target] = graph.graph.placeholder(f"constant_{len(constants)}")
+            lifted[node.target].meta = dict(node.meta) | {"val": tensor.detach()}
+            constants.append(tensor)
+        node.replace_all_uses_with(lifted[node.target])
+        graph.graph.erase_node(node)
+    if any(each in lifted.values() for each in changed_inputs(graph)):
+        raise NotCapturableError(
+            "the step changes a tensor that is no parameter and no buffer; register it as a buffer"
+        )
+    graph.recompile()
+    return constants
+
+
+def _copies(node: Any) -> bool:
+    return str(node.target).startswith(("aten.lift_fresh", "aten.lift."))
+
+
 _EMPTY = ("aten.empty", "aten.new_empty")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loopwright.execution.trees import others_in
+from loopwright.execution.trees import PLAIN, others_in
 from loopwright.train_arguments import optimizers_in
 
 if TYPE_CHECKING:
@@ -68,14 +68,13 @@ def _reasons(trainer: Trainer, base: type, batch: Any) -> Iterator[str]:
         elif any(map(_has_tensor_hooks, parameters_of(optimizer))):
             yield "a hook on a parameter has to run in the middle of a step"
     for each in others_in(batch):
-        if not isinstance(each, _PLAIN):
+        if not isinstance(each, PLAIN):
             yield (
                 f"a batch holds a {type(each).__name__}, where a program would keep the values of "
                 "the first; give tensors in tuples, lists or dicts"
             )
 
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _MODULE_HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",

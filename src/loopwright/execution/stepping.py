@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from loopwright.errors import CheckpointError, NotSupportedError
 from loopwright.execution.auto import SECONDS_TO_LOAD, choose
-from loopwright.execution.building import Built, build, build_forward, rehearse
+from loopwright.execution.building import Built, build_forward, rehearse
+from loopwright.execution.constants import Constants
 from loopwright.execution.eager import EagerStepping
 from loopwright.execution.obstacles import NotCapturableError, check_capturable
 from loopwright.execution.program import StepProgram
@@ -16,7 +17,7 @@ from loopwright.execution.report import StepMode, StepReport
 from loopwright.execution.slots import options_of, settings_of_step, structure_of
 from loopwright.execution.stored import cache_folder
 from loopwright.execution.torch_internals import code_in, compiled_model
-from loopwright.execution.tracing import FirstStepError, Rates
+from loopwright.execution.tracing import Rates
 from loopwright.execution.trees import signature_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Stepping(EagerStepping):
         self._is_restored = False
         self._programs: dict[tuple[Any, Any], StepProgram] = {}
         self._rehearsed: Built | None = None
+        self._starts_up = False
+        self._constants: Constants | None = None
         self._options: Any = None
         self._rates: Rates | None = None
         self._structure: Any = None
@@ -70,6 +73,7 @@ class Stepping(EagerStepping):
         return self._forward("calculate_prediction", batch)
 
     def begin_phase(self, num_batches: int) -> None:
+        self._is_settled = False
         self._forward_structure = None
         self._num_batches = num_batches
 
@@ -145,7 +149,7 @@ class Stepping(EagerStepping):
         else:
             report, built = self._capture(batch)
         if built is not None:
-            self._rates, self._rehearsed = built.rates, built
+            self._rates, self._rehearsed, self._starts_up = built.rates, built, built.starts_up
         self._adopt(report)
         trainer._keeper.log_steps(report)
         return self.step(batch)
@@ -173,9 +177,11 @@ class Stepping(EagerStepping):
 
     def _captured(self, batch: Any) -> Any:
         trainer = self._trainer
+        if self._starts_up:
+            self._starts_up = not trainer._accumulation.completes_update
+            return self._eager(batch)
         if not self._is_settled:
-            self._settle()
-            reason = next(trainer._step_obstacles(), None)
+            reason = self._settle()
             if reason is not None:
                 return self._give_up(reason, batch)
         if trainer._follows_schedules and options_of(trainer.optimizer) != self._options:
@@ -186,55 +192,64 @@ class Stepping(EagerStepping):
             key = (signature_of(batch), role)
             program = self._programs.get(key)
             if program is None:
-                program = self._prepare(batch, key)
+                try:
+                    program = self._prepare(batch, key)
+                except NotCapturableError as error:
+                    if self._is_restored:
+                        raise self._lost(error) from error
+                    return self._give_up(f"the step changed: {error}", batch)
         if program is None:
             return self._eager(batch)
         return program.run(trainer, batch)
 
-    def _settle(self) -> None:
+    def _settle(self) -> str | None:
         """Forget programs that were made for another structure of model and optimizer.
 
-        That is looked at once an epoch, and before each step where code that is not of this
-        package runs between two steps.
+        That is looked at once an epoch, after each evaluation, and before each step where code that
+        is not of this package runs between two steps.
+
+        Returns:
+            Why programs do not stand for the step any more; None where they do.
         """
         trainer = self._trainer
         if trainer._accumulation.num_waiting:
-            return
+            return None
         structure = structure_of(trainer)
         if structure != self._structure:
             self._structure = structure
             self._programs.clear()
-            self._rates = self._rates or Rates(trainer)
+            if self._rates is None or not self._rates.fit(trainer):
+                self._rates, self._rehearsed = Rates(trainer), None
         if self._options is None:
             self._options = options_of(trainer.optimizer)
         self._is_settled = not others_run_between_steps(trainer)
+        changed = None if self._constants is None else self._constants.changed()
+        if changed is not None:
+            return f"{changed} was changed, a constant of a captured step"
+        return next(trainer._step_obstacles(), None)
 
     def _prepare(self, batch: Any, key: Any) -> StepProgram | None:
-        """Return a program for a batch; None where the step has to be run line by line."""
+        """Return a program for a batch; None where the step has to be run line by line.
+
+        Raises:
+            NotCapturableError: There is none any more.
+        """
         assert self.report is not None
+        assert self._rates is not None
         if repr(key[0]) != self.report.batch:
             return None
-        trainer = self._trainer
-        built = self._rehearsed
-        if built is not None and built.settings != settings_of_step(trainer):
-            built = self._rehearsed = None
-        program = None if built is None else built.programs.get(key[1])
-        if built is not None and program is not None:
-            if not program.rebind(trainer):  # the state of optimizers is not there yet
-                self._is_settled = False
+        trainer, built = self._trainer, self._rehearsed
+        if built is None or built.settings != settings_of_step(trainer):
+            if trainer._accumulation.num_waiting:
                 return None
-            self._programs[key] = built.programs.pop(key[1])
-            return program
-        assert self._rates is not None
-        try:
-            built = build(trainer, batch, self._rates)
-        except FirstStepError:
+            built = self._rehearsed = rehearse(trainer, batch, self._rates)
+        self._constants = built.constants
+        program = built.programs.get(key[1])
+        if program is None or not program.rebind(trainer):  # optimizers have no state yet
             self._is_settled = False
             return None
-        except NotCapturableError as error:
-            raise self._lost(error) from error
-        self._programs[key] = built.programs[key[1]]
-        return self._programs[key]
+        self._programs[key] = program
+        return program
 
     def _changed_options(self) -> str:
         now = options_of(self._trainer.optimizer)
@@ -249,15 +264,10 @@ class Stepping(EagerStepping):
         self._trainer.print(f"Steps run in eager mode from here on: {reason}")
         return self.step(batch)
 
-    def _lost(self, error: NotCapturableError) -> Exception:
-        if self._is_restored:
-            return CheckpointError(
-                f"The run was captured, and its program cannot be made again here: {error}. Resume "
-                "where it can, or with step_mode='eager' and allow_changes=True."
-            )
-        return NotSupportedError(
-            f"The step changed during the run, and cannot be captured any more: {error}. Use "
-            "step_mode='eager'."
+    def _lost(self, error: NotCapturableError) -> CheckpointError:
+        return CheckpointError(
+            f"The run was captured, and its program cannot be made again here: {error}. Resume "
+            "where it can, or with step_mode='eager' and allow_changes=True."
         )
 
 

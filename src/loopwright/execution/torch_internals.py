@@ -119,8 +119,10 @@ def compile_graph(graph: Any, inputs: Sequence[torch.Tensor], folder: Path | Non
             try:
                 with _trusting_the_compiler():
                     return _compiled(graph, inputs)
-            except Exception:  # perhaps a compiler that is older than the processor
-                return _compiled(graph, inputs)
+            except Exception as error:
+                if not _is_of_compiler(error):
+                    raise
+                return _compiled(graph, inputs)  # with what it knows of the processor
     except Exception as error:
         text = str(error).partition("\n")[0]
         if "compiler" in type(error).__name__.lower() or "compiler" in text.lower():
@@ -128,6 +130,15 @@ def compile_graph(graph: Any, inputs: Sequence[torch.Tensor], folder: Path | Non
         raise NotCapturableError(
             f"an exception while it was compiled: {type(error).__name__}: {text}"
         ) from error
+
+
+def _is_of_compiler(error: BaseException | None) -> bool:
+    """Whether C++ did not compile, or what came of it could not be loaded."""
+    while error is not None:
+        if isinstance(error, OSError) or type(error).__name__ == "CppCompileError":
+            return True
+        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
+    return False
 
 
 def _compiled(graph: Any, inputs: Sequence[torch.Tensor]) -> Program:

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from loopwright.execution.graphs import (
     Draw,
     changed_inputs,
     guard,
+    lift_constants,
     refuse_changing_shapes,
     take_out_draws,
     with_numbers_apart,
     without_profiler,
 )
-from loopwright.execution.obstacles import NotCapturableError
+from loopwright.execution.obstacles import NotCapturableError, modules_of, parameters_of
 from loopwright.execution.python_state import PythonState
 from loopwright.execution.recurrent import with_own_lstm
 from loopwright.execution.slots import Fixed, Slot, latch_of, options_of, plain_state_of, slots_of
 from loopwright.execution.snapshot import Record, run_recorded
 from loopwright.execution.torch_internals import record_operations
 from loopwright.execution.trees import flatten, tensors_in
+from loopwright.seed import random_states
 from loopwright.train_arguments import optimizers_in
 
 if TYPE_CHECKING:
     from loopwright.trainer import Trainer
-
-
-class FirstStepError(NotCapturableError):
-    """Tells that this step makes state of the optimizer, which later ones find made."""
 
 
 class Rates:
@@ -43,6 +43,11 @@ class Rates:
         self._groups = [group for each in self._optimizers for group in each.param_groups]
         self.tensors = [_rate_of(group, trainer.device) for group in self._groups]
         self._values: list[Any] = [None] * len(self._groups)
+
+    def fit(self, trainer: Trainer) -> bool:
+        """Whether they are those of all groups of a trainer's optimizers."""
+        groups = [g for each in optimizers_in(trainer.optimizer) for g in each.param_groups]
+        return len(groups) == len(self._groups) and all(map(operator.is_, groups, self._groups))
 
     def refresh(self) -> None:
         """Take over what schedules and callbacks wrote into the groups."""
@@ -104,6 +109,8 @@ class StepGraph:
     gradients_in: list[torch.Tensor]
     """Parameters whose gradients are inputs next: those of an update that has begun. The tensors of
     the batch follow, and then the draws."""
+    constants: list[torch.Tensor] = field(default_factory=list)
+    """Inputs between those: tensors that have no place, which whoever made them may change."""
     draws: list[Draw] = field(default_factory=list)
     output: Any = None
     """What `train_step` returned, tensors as places in the outputs."""
@@ -130,7 +137,8 @@ class StepGraph:
 
     def fixed(self) -> list[torch.Tensor]:
         """Return the inputs that stay where they are from step to step."""
-        return [*(self.slots[index].get() for index in self.used), *self.rates]
+        places = [self.slots[index].get() for index in self.used]
+        return [*places, *self.rates, *self.constants]
 
     def fresh(self, batch: Any) -> list[torch.Tensor]:
         """Return the inputs after those, which come anew with each micro-batch."""
@@ -156,7 +164,6 @@ def trace_micro_batch(
 
     Raises:
         NotCapturableError: It is not one program.
-        FirstStepError: The next step can be.
     """
     slots = slots_of(trainer)
     leaves = [slot.get() for slot in slots if isinstance(slot, Fixed)]
@@ -171,7 +178,9 @@ def trace_micro_batch(
         with rates.in_place():
             record = run_recorded(trainer, batch)
         if len(slots_of(trainer)) != len(slots):
-            raise FirstStepError("the step makes state that later steps find made")
+            raise NotCapturableError("the step makes state of its optimizer anew")
+        if not record.losses:
+            raise NotCapturableError("the step has no loss")
         if (options_of(trainer.optimizer), plain_state_of(trainer.optimizer)) != plain:
             raise NotCapturableError("the optimizer keeps numbers that are no tensors")
         outputs: list[torch.Tensor] = []
@@ -182,9 +191,9 @@ def trace_micro_batch(
         step.gradients_out = _new_gradients(leaves, gradients_before, outputs)
         return tuple(each.detach() for each in outputs)
 
-    python = PythonState(trainer)
-    graph = record_operations(run, [*step.fixed(), *step.fresh(batch)])
-    python.refuse_changes()
+    with _refusing_traces(trainer):
+        graph = record_operations(run, [*step.fixed(), *step.fresh(batch)])
+    _refuse_gradients_of_others(trainer)
     if guards:
         latch = [i for i, slot in enumerate(slots) if slot.owner is latch_of(trainer)]
         guard(graph, [*step.losses, *step.norms], latch)
@@ -206,19 +215,52 @@ def trace_forward(trainer: Trainer, function: Callable[[Any], Any], batch: Any) 
             step.output = flatten(function(batch), outputs)
         return tuple(each.detach() for each in outputs)
 
-    python = PythonState(trainer)
+    before = PythonState(trainer)
     try:
-        graph = record_operations(run, [*step.fixed(), *step.fresh(batch)])
-        python.refuse_changes()
+        with torch.no_grad(), trainer.autocast():
+            function(batch)  # fills what is filled once
+        with _refusing_traces(trainer):
+            graph = record_operations(run, [*step.fixed(), *step.fresh(batch)])
     finally:
-        python.restore()
+        before.restore()
     if changed_inputs(graph):
         raise NotCapturableError("the model changes parameters or buffers outside of training")
     return _finished(step, graph)
 
 
+@contextmanager
+def _refusing_traces(trainer: Trainer) -> Iterator[None]:
+    """Refuse what leaves traces that a program would not leave: attributes, and other draws."""
+    python, draws = PythonState(trainer), _other_draws()
+    yield
+    python.refuse_changes()
+    if _other_draws() != draws:
+        raise NotCapturableError(
+            "the step draws from random or numpy, which a program would not do again; draw with "
+            "torch"
+        )
+
+
+def _other_draws() -> str:
+    states = random_states()
+    return repr(states["python"]) + str([np.asarray(each).tolist() for each in states["numpy"]])
+
+
+def _refuse_gradients_of_others(trainer: Trainer) -> None:
+    """Refuse gradients that nobody drops: of parameters that are in no optimizer."""
+    updated = {id(p) for each in optimizers_in(trainer.optimizer) for p in parameters_of(each)}
+    for module in modules_of(trainer):
+        for name, parameter in module.named_parameters():
+            if parameter.grad is not None and id(parameter) not in updated:
+                raise NotCapturableError(
+                    f"the parameter {name} gets a gradient and no optimizer has it; freeze it with "
+                    "requires_grad_(False)"
+                )
+
+
 def _finished(step: StepGraph, graph: Any) -> StepGraph:
     refuse_changing_shapes(graph)
+    step.constants = lift_constants(graph, len(step.used) + len(step.rates))
     step.draws = take_out_draws(graph)
     step.graph = with_numbers_apart(with_own_lstm(without_profiler(graph)))
     _leave_out_unused(step)
@@ -296,12 +338,12 @@ def _leave_out_unused(step: StepGraph) -> None:
     inputs = [node for node in step.graph.graph.nodes if node.op == "placeholder"]
     number = 0
     kept: list[list[Any]] = []
-    for sources in (step.used, step.rates, step.gradients_in):
+    for sources in (step.used, step.rates, step.constants, step.gradients_in):
         nodes = inputs[number : number + len(sources)]
         kept.append([each for each, node in zip(sources, nodes, strict=True) if node.users])
         number += len(sources)
         for node in nodes:
             if not node.users:
                 step.graph.graph.erase_node(node)
-    step.used, step.rates, step.gradients_in = kept
+    step.used, step.rates, step.constants, step.gradients_in = kept
     step.graph.recompile()

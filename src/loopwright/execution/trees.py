@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
 
 @dataclass(frozen=True)
 class Place:
@@ -78,7 +80,8 @@ def others_in(tree: Any) -> Iterator[Any]:
 def signature_of(tree: Any) -> Any:
     """Return a hashable value that two batches share if one program fits both.
 
-    Shapes, dtypes, strides and devices of tensors, and plain values as they are.
+    Shapes, dtypes, strides and devices of tensors, and plain values as they are. Whatever else is
+    in a batch is like nothing.
     """
     if isinstance(tree, torch.Tensor):
         return (tree.shape, tree.dtype, tree.stride(), tree.device)
@@ -86,4 +89,4 @@ def signature_of(tree: Any) -> Any:
         return tuple((key, signature_of(value)) for key, value in tree.items())
     if isinstance(tree, (list, tuple)):
         return tuple([signature_of(item) for item in tree])
-    return repr(tree)
+    return (type(tree), tree) if isinstance(tree, PLAIN) else object()

@@ -47,7 +47,7 @@ class Own(ClassificationTrainer):
     """Has a loop, a loss, and a module of its own, whose statistics a step changes."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.norm = nn.BatchNorm1d(3)
+        self.norm = nn.BatchNorm1d(3, affine=False)
         super().__init__(*args, **options)
 
     def train_epoch(self) -> None:

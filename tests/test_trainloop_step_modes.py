@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from loops import Feed, TinyModel, TwoHeads, loader, make_loop, state_of
+from step_programs import run_uncompiled, try_everything
 from tiny import same, tiny_model
 from torch import nn
 
@@ -32,22 +33,9 @@ from loopwright.trainloop import (
 @pytest.fixture(autouse=True)
 def graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> list[Any]:
     """Try everything, and run what is recorded as it is, uncompiled."""
-    made: list[Any] = []
-
-    def keep(graph: Any, inputs: Any, folder: Any) -> Any:
-        made.append(graph)
-        return graph
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    if not request.node.get_closest_marker("slow"):
-        monkeypatch.setattr("loopwright.execution.building.compile_graph", keep)
-    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
-    monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
-    monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
-    monkeypatch.setattr(auto, "_seconds_per_call", lambda: auto._SECONDS_PER_CALL)
-    return made
+    try_everything(monkeypatch)
+    return [] if request.node.get_closest_marker("slow") else run_uncompiled(monkeypatch)
 
 
 class SharedBody(TwoHeads):

@@ -12,6 +12,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from step_programs import run_uncompiled, try_everything
 from tiny import same, tiny_data
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -22,9 +23,7 @@ from torchmetrics import MeanMetric
 from adapters.lightning_modules import fitted, loader, metrics_of, state_of, trainer_of
 from loopwright.adapters.lightning import Trainer
 from loopwright.checkpoint_policy import CheckpointPolicy
-from loopwright.default_callbacks import NonFiniteLossError
 from loopwright.errors import NotSupportedError, RunInterrupted
-from loopwright.execution import auto
 
 CALLS: Counter[str] = Counter()
 
@@ -56,21 +55,9 @@ class Network(lightning.LightningModule):
 @pytest.fixture(autouse=True)
 def graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> list[Any]:
     """Try everything, and run what is recorded as it is, uncompiled."""
-    made: list[Any] = []
-
-    def keep(graph: Any, inputs: Any, folder: Any) -> Any:
-        made.append(graph)
-        return graph
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    if not request.node.get_closest_marker("slow"):
-        monkeypatch.setattr("loopwright.execution.building.compile_graph", keep)
-    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
-    monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
-    monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
-    return made
+    try_everything(monkeypatch)
+    return [] if request.node.get_closest_marker("slow") else run_uncompiled(monkeypatch)
 
 
 def assert_same_training(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
@@ -113,8 +100,13 @@ def test_captured_steps_train_as_eager_ones(name: str, mode: str, graphs: list[A
 
 def test_a_captured_step_runs_no_python_of_the_module() -> None:
     CALLS.clear()
-    data = lambda: (loader(24, shuffle=True),)  # noqa: E731
-    trainer, _ = fitted("loopwright", Network, data, step_mode="capture", max_epochs=40)
+    trainer, _ = fitted(
+        "loopwright",
+        Network,
+        lambda: (loader(24, shuffle=True),),
+        step_mode="capture",
+        max_epochs=40,
+    )
     assert trainer.global_step == 240
     assert CALLS["Network"] < 20
 
@@ -363,13 +355,11 @@ class Before(lightning.Callback):
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     inputs, targets = tiny_data(16)
     inputs[9] = float("nan")
-    data = lambda: (DataLoader(TensorDataset(inputs, targets), batch_size=4),)  # noqa: E731
+    train_data = DataLoader(TensorDataset(inputs, targets), batch_size=4)
     weights = []
     for limit in ({}, {"max_steps": 2}):
-        try:
-            trainer, module = fitted("loopwright", Network, data, step_mode="capture", **limit)
-        except NonFiniteLossError:
-            pytest.fail("a loss that is not finite ends a run, and does not break it")
+        options = {"step_mode": "capture", **limit}
+        _, module = fitted("loopwright", Network, lambda: (train_data,), **options)
         weights.append(state_of(module))
     assert same(*weights)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from step_programs import run_uncompiled
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +24,4 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Path
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Let traced graphs run as they are, operation by operation; return those that were made."""
-    graphs: list[Any] = []
-
-    def keep(graph: Any, inputs: Any, folder: Any) -> Any:
-        graphs.append(graph)
-        return graph
-
-    monkeypatch.setattr("loopwright.execution.building.compile_graph", keep)
-    return graphs
+    return run_uncompiled(monkeypatch)

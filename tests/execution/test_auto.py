@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from step_programs import try_everything
 from tiny import MapData, Stream, same, tiny_data, tiny_model, tiny_trainer, weights
 from torch import nn
 
@@ -24,12 +25,7 @@ from loopwright.trainer import Trainer
 @pytest.fixture(autouse=True)
 def worth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything be tried, and short measurements do."""
-    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
-    monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
-    monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
-    monkeypatch.setattr(auto, "_seconds_per_call", lambda: auto._SECONDS_PER_CALL)
+    try_everything(monkeypatch)
 
 
 def train(
@@ -232,7 +228,7 @@ def test_too_few_steps_are_seen_before_anything_is_traced(
     monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (4.0, 0.0, 0.0))
     monkeypatch.setattr(auto, "trace", forbidden)
     report = train().step_report
-    assert report.reason == "too few steps are left (8) to save more than the 4 s of compiling"
+    assert report.reason == "too few steps are left (8) to be worth 4 s of compiling"
 
 
 def test_too_few_steps(uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +236,7 @@ def test_too_few_steps(uncompiled: list[Any], monkeypatch: pytest.MonkeyPatch) -
     assert "too few steps are left (8" in train().step_report.reason
     monkeypatch.setattr(auto, "FEWEST_STEPS", 8)
     monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (60.0, 0.0, 0.0))
-    assert "to save more than the 60 s of compiling" in train().step_report.reason
+    assert "to be worth 60 s of compiling" in train().step_report.reason
     assert not uncompiled
 
 

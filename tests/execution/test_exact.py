@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from step_programs import try_everything
 from tiny import tiny_data
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -14,7 +15,6 @@ from torch.optim.lr_scheduler import ExponentialLR
 from loopwright.checkpoint_policy import CheckpointPolicy
 from loopwright.ema import ModelEma
 from loopwright.events import TrainerCallback
-from loopwright.execution import auto
 from loopwright.trainer import Trainer
 
 
@@ -148,11 +148,7 @@ def test_steps_with_everything_in_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two optimizers, accumulation, clipping, dropout, batch norm, an average, rates per step."""
-    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
-    monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
-    monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
+    try_everything(monkeypatch)
     check(tmp_path, mode, cuts, deterministic=deterministic)
 
 

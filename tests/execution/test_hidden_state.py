@@ -7,23 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from step_programs import try_everything
 from tiny import same, tiny_data, tiny_model, tiny_trainer, weights
 from torch import nn
 
 from loopwright.errors import NotSupportedError
 from loopwright.events import TrainerCallback
-from loopwright.execution import auto
 from loopwright.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
 def worth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything be tried, and short measurements do."""
-    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
-    monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
-    monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
+    try_everything(monkeypatch)
 
 
 class Frozen(dict[str, int]):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from step_programs import try_everything
 from tiny import same, tiny_data, tiny_model, tiny_trainer, weights
 
 from loopwright.checkpoint import read_state
@@ -48,11 +49,7 @@ def run(folder: Path, mode: str, *callbacks: Any, resume: Any = None, **options:
 
 @pytest.fixture(autouse=True)
 def worth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(auto, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(auto, "SECONDS_TO_COMPILE", (-9.0, 0.0, 0.0))
-    monkeypatch.setattr(auto, "SECONDS_TO_LOAD", -9.0)
-    monkeypatch.setattr(auto, "_SECONDS_TO_MEASURE", 0.01)
+    try_everything(monkeypatch)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from step_programs import run_uncompiled
 from tiny import same, tiny_data, tiny_model, weights
 from torch import nn
 
@@ -31,16 +32,9 @@ OPTIONS = {
 @pytest.fixture(autouse=True)
 def graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Let traced graphs run as they are, and return those that were made."""
-    made: list[Any] = []
-
-    def keep(graph: Any, inputs: Any, folder: Any) -> Any:
-        made.append(graph)
-        return graph
-
-    monkeypatch.setattr("loopwright.execution.building.compile_graph", keep)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    return made
+    return run_uncompiled(monkeypatch)
 
 
 class Own(ClassificationTrainer):

@@ -140,7 +140,7 @@ def _try(trainer: Trainer, batch: Any, left: int) -> tuple[Built, float, float]:
 def _require_worth(saved: float, cost: float, left: int) -> None:
     if saved <= cost:
         raise NotCapturableError(
-            f"too few steps are left ({left:,}) to save more than the {cost:.0f} s of compiling"
+            f"too few steps are left ({left:,}) to be worth {cost:.0f} s of compiling"
         )
 
 

@@ -51,37 +51,36 @@ class Constants:
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-        self._values = dict(self._read())
+        self._values = [
+            (label, owner, name, value)
+            for label, owner in _owners(trainer)
+            for name, value in attributes_of(owner).items()
+            if isinstance(value, (*PLAIN, torch.Tensor))
+        ]
 
     def keep(self, names: set[str]) -> None:
         """Keep those that the code of the step names, and that the step left as they were."""
-        now = dict(self._read())
-        if _PROGRESS not in names:
-            now = {key: value for key, value in now.items() if key[0] != _PROGRESS}
-        self._values = {
-            key: value
-            for key, value in self._values.items()
-            if key[1] in names and key in now and is_same(now[key], value)
-        }
+        self._values = [
+            each
+            for each in self._values
+            if each[2] in names and (each[0] != _PROGRESS or _PROGRESS in names) and _stands(*each)
+        ]
 
     def changed(self) -> str | None:
         """Return the name of one that is not what it was."""
-        for key, value in self._read():
-            if key in self._values and not is_same(value, self._values[key]):
-                return ".".join(key)
-        return None
+        changed = (f"{each[0]}.{each[2]}" for each in self._values if not _stands(*each))
+        return next(changed, None)
 
-    def _read(self) -> Iterator[tuple[tuple[str, str], Any]]:
-        trainer = self._trainer
-        owners = [
-            (".".join(filter(None, (type(module).__name__, path))), part)
-            for module in modules_of(trainer)
-            for path, part in module.named_modules()
-        ]
-        owners += [(type(each).__name__, each) for each in trainer._step_users]
-        owners.append((_PROGRESS, trainer.progress))
-        for owner, holder in owners:
-            for name, value in attributes_of(holder).items():
-                if isinstance(value, (*PLAIN, torch.Tensor)):
-                    yield (owner, name), value
+
+def _owners(trainer: Trainer) -> Iterator[tuple[str, Any]]:
+    for module in modules_of(trainer):
+        for path, part in module.named_modules():
+            yield ".".join(filter(None, (type(module).__name__, path))), part
+    for user in trainer._step_users:
+        yield type(user).__name__, user
+    yield _PROGRESS, trainer.progress
+
+
+def _stands(label: str, owner: Any, name: str, value: Any) -> bool:
+    """Whether an attribute is what it was."""
+    return is_same(vars(owner).get(name, owner), value)

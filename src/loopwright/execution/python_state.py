@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import types
-import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -227,27 +227,22 @@ class _KeptGenerator(_Kept):
 class _KeptTensor(_Kept):
     """Holds a tensor by the count of its changes; those who hold the same share a copy."""
 
-    _copies: ClassVar[dict[int, tuple[weakref.ref[torch.Tensor], int, torch.Tensor]]] = {}
+    _copies: ClassVar[WeakValueDictionary[tuple[int, int], torch.Tensor]] = WeakValueDictionary()
 
     def read(self) -> Any:
-        version, known = _version_of(self.owner), self._copies.get(id(self.owner))
-        if known is None or known[0]() is not self.owner or known[1] != version:
-            return self._keep(version, self.owner.detach().clone())
-        return known
-
-    def _keep(self, version: int, copy: torch.Tensor) -> Any:
-        key, copies = id(self.owner), self._copies
-        kept = weakref.ref(self.owner, lambda _: copies.pop(key, None)), version, copy
-        copies[key] = kept
-        return kept
+        key = id(self.owner), _version_of(self.owner)
+        copy = self._copies.get(key)
+        if copy is None:
+            copy = self._copies[key] = self.owner.detach().clone()
+        return key[1], copy
 
     def difference(self) -> str | None:
-        return None if _version_of(self.owner) == self.content[1] else ""
+        return None if _version_of(self.owner) == self.content[0] else ""
 
     def restore(self) -> None:
-        copy = self.content[2]
+        copy = self.content[1]
         self.owner.detach().copy_(copy)
-        self.content = self._keep(_version_of(self.owner), copy)
+        self.content = _version_of(self.owner), copy
 
 
 def _version_of(tensor: torch.Tensor) -> int:
